@@ -1,0 +1,94 @@
+"""`trimtab`, also installed as `kubectl-trimtab`: one group whose commands are imported only when they run.
+
+Exit codes: 0 done, 1 it failed (one line says what, one how to fix it), 2 wrong usage, 130 interrupted.
+"""
+
+import importlib
+import sys
+from importlib.metadata import version
+from typing import Final
+
+import click
+
+from trimtab.model.problem import Problem
+
+# name -> (module:attribute of a click command, the line shown by `trimtab --help`)
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
+}
+
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in alphabetical order."""
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command.
+
+        Raises:
+            Problem: A package that this command needs is not installed.
+        """
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        try:
+            command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("trimtab"):
+                raise
+            fix = "pip install 'trimtab[all]'"
+            raise Problem(f"`trimtab {cmd_name}` needs the Python package {error.name}", fix=fix) from error
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands from `COMMANDS` alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`trimtab COMMAND --help` says more about each. As a kubectl plug-in: `kubectl trimtab COMMAND`.",
+)
+@click.version_option(version("trimtab"), prog_name="trimtab")
+def cli() -> None:
+    """Keep AI serving and microservices within their objectives and inside the limits of the machines."""
+
+
+def describe(error: Exception) -> str | None:
+    """Two lines for an error that a person can act on, None for a defect of ours that needs its traceback."""
+    if isinstance(error, Problem):
+        return str(error)
+    from trimtab.kube import errors as kube  # noqa: PLC0415 - importing the client takes longer than most commands
+
+    if isinstance(error, kube.Unavailable):
+        return f"{error}\nfix: check $KUBECONFIG, and that the cluster runs (`trimtab cluster status`)"
+    return str(error) if isinstance(error, kube.KubeError) else None
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:  # the process edge
+        text = describe(error)
+        if text is None:
+            raise
+        click.secho(f"error: {text}", fg="red", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
