@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 
@@ -67,8 +68,9 @@ def configure(log_format: LogFormat = LogFormat.AUTO, level: str = "INFO", strea
 def _rendering(stream: TextIO, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [
-            structlog.processors.dict_tracebacks,
+            # Without local variables: they may hold prompts and tokens.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(),
         ]
-    return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]
