@@ -19,6 +19,7 @@ RESUME = "trimtab.dev/resume"  # knob name whose contest a person has resolved
 RELEASE = "trimtab.dev/release"  # any value: give back every knob of this object
 WATTS = "trimtab.dev/watts"  # on pods: declared watts, when no pool profile says it
 PLACEMENT_EPOCH = "trimtab.dev/placement-epoch"  # on nodes: the nudge that wakes rejected pods
+PLAY_RESIZE = "trimtab.dev/play-resize"  # on pods of fake nodes: `Deferred` or `Infeasible` is what a resize gets
 SCHEMA_HASH = "trimtab.dev/schema-hash"  # on CRDs: hash of the generated schema
 
 # Extended resources and taints
