@@ -10,6 +10,9 @@ class ReasonCode(StrEnum):
     """Stable names of reasons: CamelCase, never renamed and never reused."""
 
     NOT_YET_IMPLEMENTED = "NotYetImplemented"
+    QUEUE_FULL = "QueueFull"
+    QUEUE_TIMEOUT = "QueueTimeout"
+    NO_READY_ENDPOINT = "NoReadyEndpoint"
 
 
 @dataclass(frozen=True, slots=True)
