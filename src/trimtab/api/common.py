@@ -1,11 +1,13 @@
 """Records that several kinds share: modes, conditions, decisions, proposals, service levels, selectors, templates."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
 from trimtab.api.wire import (
+    LABEL_KEY,
     BigCount,
     CamelCase,
     Count,
@@ -256,14 +258,22 @@ class Expression(Ruled):
     )
 
 
-class Selector(Record):
+class Selector(Ruled):
     """A Kubernetes label selector: all labels and expressions must match."""
 
-    match_labels: Annotated[Mapping[LabelKey, LabelValue], Field(max_length=32)] = {}
+    match_labels: Annotated[Mapping[str, LabelValue], Field(max_length=32)] = {}
     """matchLabels are labels and the values they must have. At most 32."""
 
     match_expressions: Annotated[tuple[Expression, ...], Field(max_length=32), Plain()] = ()
     """matchExpressions are further requirements. At most 32."""
+
+    rules: ClassVar = (
+        Rule(
+            lambda selector: all(re.search(LABEL_KEY, key) for key in selector.match_labels),
+            f"!has(self.matchLabels) || self.matchLabels.all(key, key.matches('{LABEL_KEY}'))",
+            "matchLabels: a key must be a label name such as `topology.trimtab.dev/row`: correct it",
+        ),
+    )
 
     @property
     def empty(self) -> bool:

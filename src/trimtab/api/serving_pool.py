@@ -401,7 +401,7 @@ class ServingPool(CustomObject):
         Rule(
             lambda pool: SERVICE_NAME.fullmatch(pool.metadata.name) is not None,
             f"self.metadata.name.matches('^{SERVICE_NAME.pattern}$')",
-            "metadata.name: names a Service: use at most 63 lower-case letters, digits and '-', and begin with a letter",
+            "metadata.name: names a Service: use up to 63 lower-case letters, digits and '-', first a letter",
         ),
     )
 
