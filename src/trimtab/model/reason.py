@@ -55,6 +55,11 @@ class ReasonCode(StrEnum):
     QUEUE_TIMEOUT = "QueueTimeout"
     NO_READY_ENDPOINT = "NoReadyEndpoint"
 
+    # Placement
+    POWER_DOMAIN_FULL = "PowerDomainFull"
+    POWER_DOMAIN_HELD = "PowerDomainHeld"
+    POWER_DOMAIN_TOO_SMALL = "PowerDomainTooSmall"
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

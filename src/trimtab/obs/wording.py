@@ -46,6 +46,17 @@ WORDING: Final[dict[ReasonCode, str]] = {
     ReasonCode.KEPT: "{target}: {knob} stays at {value}; before this pool held it, it was {was}",
     ReasonCode.DRIFT_REPAIRED: "{managers} changed {target}, which this pool owns; set back",
     ReasonCode.OBJECT_RECREATED: "{target} was deleted; created again",
+    # Placement: the scheduler puts "N " before these and joins them with commas.
+    ReasonCode.POWER_DOMAIN_FULL: (
+        "node(s) in power domain {domain} with {left_watts} W of {usable_watts} W left for a pod of {pod_watts} W"
+    ),
+    ReasonCode.POWER_DOMAIN_HELD: (
+        "node(s) in power domain {domain} with {left_watts} W of {usable_watts} W left for a pod of {pod_watts} W"
+        " ({held_watts} W held for pods that are being bound)"
+    ),
+    ReasonCode.POWER_DOMAIN_TOO_SMALL: (
+        "node(s) in power domain {domain} whose {usable_watts} W cannot power a pod of {pod_watts} W"
+    ),
 }
 
 
