@@ -25,6 +25,8 @@ SCHEMA_HASH = "trimtab.dev/schema-hash"  # on CRDs: hash of the generated schema
 # Extended resources and taints
 PLACEMENT_RESOURCE = "trimtab.dev/placement"  # other pods request it to be placed by the extender
 GPU_RESOURCE = "nvidia.com/gpu"
+# What the scheduler sends pods to the extender for, `PLACEMENT_RESOURCE` besides (manifests/scheduler-config.yaml).
+ACCELERATOR_RESOURCES = (GPU_RESOURCE, "amd.com/gpu", "gpu.intel.com/xe")
 PROCESS_TAINT = "trimtab.dev/process-node"
 FAKE_TAINT = "kwok.x-k8s.io/node"
 

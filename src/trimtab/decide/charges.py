@@ -395,6 +395,9 @@ def _discard(index: dict[K, set[str]], key: K, uid: str) -> None:
 
 def _same_shape(one: Domain, other: Domain) -> bool:
     """Whether two versions of a domain differ in their limits only."""
-    limits = {"limit_watts": None, "margin_percent": 0, "derate": None}
     limited = (one.limit_watts is None) == (other.limit_watts is None)
-    return limited and replace(one, **limits) == replace(other, **limits)
+    return limited and _shape(one) == _shape(other)
+
+
+def _shape(domain: Domain) -> Domain:
+    return replace(domain, limit_watts=None, margin_percent=0, derate=None)

@@ -93,7 +93,7 @@ def step(
     """
     idle = _why_idle(spec, seen)
     if idle is not None or seen.workload is None:
-        return Decision(replace(state, proposals=()), reasons=() if idle is None else (idle,))
+        return Decision(replace(state, proposals=(), contested_by=()), reasons=() if idle is None else (idle,))
     if state.hold is not None and seen.resumed:
         state = replace(state, hold=replace(state.hold, active=False))
     state = replace(state, contested_by=() if spec.owned else _contest(spec, state, seen, seen.workload))

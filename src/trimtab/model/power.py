@@ -80,6 +80,11 @@ class Demand:
         """Return the declared watts on a node with this accelerator label (empty: no label), or None."""
         return self.by_accelerator.get(accelerator, self.elsewhere)
 
+    @property
+    def declared(self) -> bool:
+        """Whether anybody declared anything."""
+        return bool(self.by_accelerator) or self.elsewhere is not None
+
 
 UNDECLARED = Demand()
 
