@@ -46,6 +46,10 @@ WORDING: Final[dict[ReasonCode, str]] = {
     ReasonCode.KEPT: "{target}: {knob} stays at {value}; before this pool held it, it was {was}",
     ReasonCode.DRIFT_REPAIRED: "{managers} changed {target}, which this pool owns; set back",
     ReasonCode.OBJECT_RECREATED: "{target} was deleted; created again",
+    # Queues: clients of the gateway read these in the error's message.
+    ReasonCode.QUEUE_FULL: "{waiting} requests already wait, as many as this pool allows",
+    ReasonCode.QUEUE_TIMEOUT: "The request waited {waited_seconds} s, as long as this pool allows",
+    ReasonCode.NO_READY_ENDPOINT: "No engine of this pool is ready; the request waited {waited_seconds} s for one",
     # Placement: the scheduler puts "N " before these and joins them with commas.
     ReasonCode.POWER_DOMAIN_FULL: (
         "node(s) in power domain {domain} with {left_watts} W of {usable_watts} W left for a pod of {pod_watts} W"
