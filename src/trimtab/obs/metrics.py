@@ -1,5 +1,7 @@
 """Every metric of every process: one class each, whose methods say what happened."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
@@ -258,3 +260,113 @@ class ExtenderMetrics:
     def domain_gone(self, name: str) -> None:
         """Stop reporting a domain that no longer exists."""
         self._domain_watts.remove_by_labels({"domain": name})
+
+
+class GatewayMetrics:
+    """What the gateway counts. Every label value comes from configuration or from a fixed list, never from a client.
+
+    Attributes:
+        registry: where the metrics are registered; one per process.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.requests = Counter(
+            "trimtab_gateway_requests_total",
+            "Requests that ended, by pool (empty: none was found), service level and outcome: ok, client_error, error,"
+            " cancelled, or the code of the gateway's own error.",
+            ["pool", "level", "outcome"],
+            registry=self.registry,
+        )
+        self.objective = Counter(
+            "trimtab_gateway_ttft_objective_total",
+            "Streams of a service level with a TTFT objective, by whether it was met. Refused and failed streams did"
+            " not meet it.",
+            ["pool", "level", "met"],
+            registry=self.registry,
+        )
+        self.queue_seconds = Histogram(
+            "trimtab_gateway_queue_seconds",
+            "Time from a request's arrival until an engine had a place for it.",
+            ["pool"],
+            buckets=(0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+            registry=self.registry,
+        )
+        self.response_seconds = Histogram(
+            "trimtab_gateway_response_seconds",
+            "Time from a request's arrival until its answer was complete.",
+            ["pool"],
+            buckets=(0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600),
+            registry=self.registry,
+        )
+        self.ttft_seconds = Histogram(
+            "trimtab_gateway_ttft_seconds",
+            "Time from a stream request's arrival until the first bytes of its content.",
+            ["pool", "level"],
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 30, 60, 120, 300),
+            registry=self.registry,
+        )
+        self.gap_seconds = Histogram(
+            "trimtab_gateway_time_between_tokens_seconds",
+            "Time between two arrivals of content in a stream; one arrival is mostly, not always, one token.",
+            ["pool", "level"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5),
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "trimtab_gateway_in_flight", "Requests that engines work on.", ["pool"], registry=self.registry
+        )
+        self.waiting = Gauge(
+            "trimtab_gateway_waiting", "Requests that wait for a place.", ["pool"], registry=self.registry
+        )
+        self.capacity = Gauge(
+            "trimtab_gateway_ready_capacity",
+            "Requests that the ready engines may carry at once.",
+            ["pool"],
+            registry=self.registry,
+        )
+        self.endpoint_up = Gauge(
+            "trimtab_gateway_endpoint_up",
+            "1 while an engine may get requests, 0 while it is not ready or has failed.",
+            ["pool", "endpoint"],
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "trimtab_gateway_endpoint_ejections_total",
+            "Times that failing engines of a pool were taken out of rotation.",
+            ["pool"],
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "trimtab_gateway_connections", "Clients that are connected.", registry=self.registry
+        )
+        self.buffered_bytes = Gauge(
+            "trimtab_gateway_buffered_bytes", "Request bodies that are held.", registry=self.registry
+        )
+        self.config_errors = Counter(
+            "trimtab_gateway_config_errors_total",
+            "Changes of pools or endpoints that were ignored because they cannot be used.",
+            registry=self.registry,
+        )
+        self.tick_errors = Counter(
+            "trimtab_gateway_tick_errors_total",
+            "Errors in periodic work, each logged; this stays 0 unless the gateway has a defect.",
+            registry=self.registry,
+        )
+
+    def watch_pool(
+        self, pool: str, in_flight: Callable[[], float], waiting: Callable[[], float], capacity: Callable[[], float]
+    ) -> None:
+        """Read a pool's gauges whenever they are scraped."""
+        self.in_flight.labels(pool).set_function(in_flight)
+        self.waiting.labels(pool).set_function(waiting)
+        self.capacity.labels(pool).set_function(capacity)
+
+    def forget_pool(self, pool: str) -> None:
+        """Drop the gauges of a pool that is gone; its counters stay."""
+        for gauge in (self.in_flight, self.waiting, self.capacity):
+            gauge.remove(pool)
+
+    def forget_endpoint(self, pool: str, endpoint: str) -> None:
+        """Drop the gauge of an engine that is gone."""
+        self.endpoint_up.remove(pool, endpoint)

@@ -48,23 +48,20 @@ class Fleet:
     dropped when they surface.
     """
 
-    __slots__ = ("_heap", "_loads", "ready_capacity")
+    __slots__ = ("_heap", "_loads", "ready_capacity", "total_in_flight")
 
     def __init__(self) -> None:
         self._loads: dict[str, _Load] = {}
         self._heap: list[tuple[float, str]] = []
         self.ready_capacity = 0
         """Requests that all ready endpoints may carry together."""
+        self.total_in_flight = 0
+        """Requests that all endpoints carry, those that left the pool with open requests included."""
 
     def in_flight(self, name: str) -> int:
         """Return how many requests an endpoint carries; 0 when it is unknown."""
         load = self._loads.get(name)
         return load.in_flight if load else 0
-
-    @property
-    def total_in_flight(self) -> int:
-        """Requests that all endpoints carry, those that left the pool with open requests included."""
-        return sum(load.in_flight for load in self._loads.values())
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return the endpoints that belong to the pool, by name."""
@@ -105,6 +102,7 @@ class Fleet:
         load = self._loads[name]
         assert load.has_room, "only an endpoint with room takes a request"
         load.in_flight += 1
+        self.total_in_flight += 1
         self._enter(name, load)
 
     def give_back(self, name: str) -> None:
@@ -112,6 +110,7 @@ class Fleet:
         load = self._loads[name]
         assert load.in_flight > 0, "a request ends once"
         load.in_flight -= 1
+        self.total_in_flight -= 1
         self._forget_if_done(name, load)
         self._enter(name, load)
 
