@@ -16,13 +16,25 @@ import yaml
 
 from trimtab.api.definition import Column, Definition
 from trimtab.api.keys import GROUP, SCHEMA_HASH, VERSION
+from trimtab.api.microservice_slo import MICROSERVICE_SLO
+from trimtab.api.multimodal_pipeline import MULTIMODAL_PIPELINE
+from trimtab.api.multimodal_stage import MULTIMODAL_STAGE
+from trimtab.api.node_policy import NODE_POLICY
+from trimtab.api.node_state import NODE_STATE
 from trimtab.api.power_domain import POWER_DOMAIN
 from trimtab.api.schema_hashes import SCHEMA_HASHES
 from trimtab.api.serving_pool import SERVING_POOL
+from trimtab.api.shared_budget import SHARED_BUDGET
 
 DEFINITIONS = (
     SERVING_POOL,
+    MULTIMODAL_PIPELINE,
+    MULTIMODAL_STAGE,
+    MICROSERVICE_SLO,
     POWER_DOMAIN,
+    SHARED_BUDGET,
+    NODE_POLICY,
+    NODE_STATE,
 )
 
 CATEGORY = "trimtab"

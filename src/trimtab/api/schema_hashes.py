@@ -2,5 +2,11 @@
 
 SCHEMA_HASHES = {
     "ServingPool": "c9045041018fd09e",
+    "MultimodalPipeline": "e12a1e7cc2842167",
+    "MultimodalStage": "a16da6df899abe96",
+    "MicroserviceSLO": "3cf6987e79739b66",
     "PowerDomain": "870e8ee66f72e80d",
+    "SharedBudget": "327077655ab16f97",
+    "NodePolicy": "23ff64659701dab3",
+    "NodeState": "2952fd1c7f31769a",
 }

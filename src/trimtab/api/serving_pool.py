@@ -16,7 +16,7 @@ from trimtab.api.common import (
 )
 from trimtab.api.definition import MODE, READY, REASON, Column, Definition
 from trimtab.api.wire import (
-    SERVICE_NAME,
+    SERVICE_NAME_RULE,
     Count,
     CustomObject,
     Keyed,
@@ -397,13 +397,7 @@ class ServingPool(CustomObject):
     status: ServingPoolStatus = ServingPoolStatus()
     """status is what is true of the pool; written by the operator."""
 
-    rules: ClassVar = (
-        Rule(
-            lambda pool: SERVICE_NAME.fullmatch(pool.metadata.name) is not None,
-            f"self.metadata.name.matches('^{SERVICE_NAME.pattern}$')",
-            "metadata.name: names a Service: use up to 63 lower-case letters, digits and '-', first a letter",
-        ),
-    )
+    rules: ClassVar = (SERVICE_NAME_RULE,)
 
 
 SERVING_POOL = Definition(

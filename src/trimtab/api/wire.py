@@ -38,6 +38,19 @@ class Rule:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeRule:
+    """One rule over an update: only the API server sees both states.
+
+    Attributes:
+        cel: the rule in CEL, where `self` is the new record and `oldSelf` the stored one.
+        message: what a user reads when it is broken; it names the field and the fix.
+    """
+
+    cel: str
+    message: str
+
+
 class Record(BaseModel):
     """A frozen record: camelCase on the wire, snake_case in Python.
 
@@ -51,6 +64,7 @@ class Record(BaseModel):
         frozen=True,
         extra="ignore",
         use_attribute_docstrings=True,
+        defer_build=True,  # a process pays for the kinds that it reads, not for all eight
     )
 
     def to_wire(self) -> dict[str, Any]:
@@ -62,6 +76,7 @@ class Ruled(Record):
     """A record with rules across its fields; all the broken ones are named in one error."""
 
     rules: ClassVar[tuple[Rule, ...]] = ()
+    changes: ClassVar[tuple[ChangeRule, ...]] = ()
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:
@@ -159,6 +174,7 @@ LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=LABEL_KEY)
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$")]
 CamelCase = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9]*$")]
 Uri = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[a-z][-+.a-z0-9]*://[^\s]+$")]
+HttpUrl = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^https?://[^\s]+$")]
 Word = Annotated[str, Field(max_length=253)]
 Text = Annotated[str, Field(max_length=1024)]
 Prose = Annotated[str, Field(max_length=8192)]
@@ -212,6 +228,13 @@ class Metadata(Record):
     annotations: Mapping[str, str] = {}
     finalizers: tuple[str, ...] = ()
     owner_references: tuple[OwnerReference, ...] = ()
+
+
+SERVICE_NAME_RULE = Rule(
+    lambda owner: SERVICE_NAME.fullmatch(owner.metadata.name) is not None,
+    f"self.metadata.name.matches('^{SERVICE_NAME.pattern}$')",
+    "metadata.name: names a Service: use up to 63 lower-case letters, digits and '-', first a letter",
+)
 
 
 class CustomObject(Ruled):
