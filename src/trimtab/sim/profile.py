@@ -1,0 +1,170 @@
+"""How fast an engine is: the fitted numbers of one model on one accelerator, read from small YAML files.
+
+One iteration of continuous batching takes
+
+    base + per_prefill_token * P + per_decode_sequence * D + per_context_token * C + per_attention_pair * A   seconds
+
+for P prompt tokens processed, D sequences that decode one token each, C tokens of context that those D sequences read,
+and A pairs of (new token, earlier token) that the prompt chunks attend over. `base` holds what every iteration pays:
+reading the weights, launching kernels, scheduling. The form is linear in C, so that a run of equal iterations has a
+closed sum.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from trimtab.model.problem import Problem
+
+SHIPPED = resources.files("trimtab.sim") / "profiles"
+
+
+@dataclass(frozen=True, slots=True)
+class IterationCost:
+    """Seconds that the parts of an iteration cost."""
+
+    base: float
+    per_prefill_token: float
+    per_decode_sequence: float
+    per_context_token: float
+    per_attention_pair: float
+
+    def seconds(self, *, prefill_tokens: int, decodes: int, context_tokens: int, attention_pairs: float) -> float:
+        """Duration of one iteration."""
+        return (
+            self.base
+            + self.per_prefill_token * prefill_tokens
+            + self.per_decode_sequence * decodes
+            + self.per_context_token * context_tokens
+            + self.per_attention_pair * attention_pairs
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OutputLength:
+    """Log-normal distribution of answer lengths, for requests that do not say how long the answer is."""
+
+    median_tokens: float
+    log_sigma: float
+
+
+@dataclass(frozen=True, slots=True)
+class SleepCost:
+    """Seconds to put the weights to sleep and to wake them, by vLLM's level 1 (host memory) and 2 (discard)."""
+
+    sleep_level_1: float
+    sleep_level_2: float
+    wake_level_1: float
+    wake_level_2: float
+
+    def to_sleep(self, level: int) -> float:
+        """Seconds until an engine sleeps; level 0 only pauses."""
+        return (0.0, self.sleep_level_1, self.sleep_level_2)[level]
+
+    def to_wake(self, level: int) -> float:
+        """Seconds until an engine that slept at `level` serves again."""
+        return (0.0, self.wake_level_1, self.wake_level_2)[level]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One model on one accelerator.
+
+    Attributes:
+        kv_blocks: KV-cache blocks, vLLM's `num_gpu_blocks`.
+        extrapolated: True when parts were measured on other hardware or another model and scaled.
+        source: Where the numbers come from and how they were made.
+        error: What was measured about their accuracy, in words with numbers.
+    """
+
+    name: str
+    model: str
+    accelerator: str
+    tensor_parallel: int
+    max_model_len: int
+    max_num_batched_tokens: int
+    max_num_seqs: int
+    block_size: int
+    kv_blocks: int
+    iteration: IterationCost
+    output_length: OutputLength
+    sleep: SleepCost
+    extrapolated: bool
+    source: str
+    error: str
+
+
+def shipped_profiles() -> list[str]:
+    """Names of the profiles that come with Trimtab."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in SHIPPED.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_profile(name_or_path: str) -> Profile:
+    """Read a shipped profile by its name, or any profile by the path of its file.
+
+    Raises:
+        Problem: There is no such profile, or it is malformed; the message names the file and the field.
+    """
+    path = Path(name_or_path)
+    source = path if path.suffix in {".yaml", ".yml"} else SHIPPED / f"{name_or_path}.yaml"
+    try:
+        text = source.read_text(encoding="utf-8")
+    except OSError as error:
+        fix = f"name one of {', '.join(shipped_profiles())}, or the path of a .yaml file"
+        raise Problem(f"there is no profile {name_or_path!r}", fix=fix) from error
+    try:
+        return parse_profile(yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        raise Problem(f"the profile {source} is malformed: {error}", fix="compare it with a shipped profile") from error
+
+
+def parse_profile(raw: Any) -> Profile:
+    """Build a profile from the parsed YAML.
+
+    Raises:
+        ValueError: A field is missing, unknown, of the wrong type or out of range.
+    """
+    values = _exactly(raw, Profile, "")
+    profile = Profile(
+        **{
+            **values,
+            "iteration": IterationCost(**_numbers(values["iteration"], IterationCost, "iteration")),
+            "output_length": OutputLength(**_numbers(values["output_length"], OutputLength, "output_length")),
+            "sleep": SleepCost(**_numbers(values["sleep"], SleepCost, "sleep")),
+        }
+    )
+    for name in ("tensor_parallel", "max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size"):
+        _positive_integer(getattr(profile, name), name)
+    _positive_integer(profile.kv_blocks, "kv_blocks")
+    if profile.iteration.base <= 0:
+        raise ValueError("iteration.base must be above zero, else time would stand still")
+    return profile
+
+
+def _exactly(raw: Any, kind: type, where: str) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{where or 'the file'} must be a mapping")  # noqa: TRY004 - the file is wrong, not the caller
+    names = {f.name for f in fields(kind)}
+    prefix = f"{where}." if where else ""
+    if missing := sorted(names - set(raw)):
+        raise ValueError(f"{prefix}{missing[0]} is missing")
+    if unknown := sorted(str(key) for key in set(raw) - names):
+        raise ValueError(f"{prefix}{unknown[0]} is not a field of a profile")
+    return dict(raw)
+
+
+def _numbers(raw: Any, kind: type, where: str) -> dict[str, float]:
+    values = _exactly(raw, kind, where)
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ValueError(f"{where}.{name} must be a number of at least 0, got {value!r}")
+    return {name: float(value) for name, value in values.items()}
+
+
+def _positive_integer(value: Any, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number above zero, got {value!r}")
