@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from trimtab.model.problem import Problem
 
-class TraceError(ValueError):
+
+class TraceError(Problem):
     """A trace that cannot be read as it stands.
 
     Attributes:
