@@ -20,6 +20,7 @@ RELEASE = "trimtab.dev/release"  # any value: give back every knob of this objec
 WATTS = "trimtab.dev/watts"  # on pods: declared watts, when no pool profile says it
 PLACEMENT_EPOCH = "trimtab.dev/placement-epoch"  # on nodes: the nudge that wakes rejected pods
 PLAY_RESIZE = "trimtab.dev/play-resize"  # on pods of fake nodes: `Deferred` or `Infeasible` is what a resize gets
+PLACEMENT_NODE = "trimtab.dev/placement-node"  # on the Lease PLACEMENT_LEASE: the node that is to be nudged
 SCHEMA_HASH = "trimtab.dev/schema-hash"  # on CRDs: hash of the generated schema
 
 # Extended resources and taints
@@ -31,3 +32,5 @@ PROCESS_TAINT = "trimtab.dev/process-node"
 FAKE_TAINT = "kwok.x-k8s.io/node"
 
 FINALIZER = "trimtab.dev/release"
+
+PLACEMENT_LEASE = "trimtab-placement"  # whose annotations ask the operator for a nudge

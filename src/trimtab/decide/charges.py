@@ -94,9 +94,9 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Hold:
+    pod: PodFacts  # as it was when it passed
     amounts: Mapping[str, int]  # watts by domain
     expires: float
-    nominated: str  # what the pod's nominated node was when it passed
 
 
 class Ledger:
@@ -207,7 +207,7 @@ class Ledger:
     def hold(self, pod: PodFacts, amounts: Mapping[str, int], at: float) -> None:
         """Hold watts (by domain) for a pod that may land in any of these domains."""
         self.release(pod.uid)
-        self._holds[pod.uid] = _Hold(amounts, at + self._hold_seconds, pod.nominated)
+        self._holds[pod.uid] = _Hold(pod, amounts, at + self._hold_seconds)
         self._move(amounts, 1)
 
     def release(self, uid: str) -> bool:
@@ -223,10 +223,10 @@ class Ledger:
         hold = self._holds.get(uid)
         return hold.amounts.get(domain, 0) if hold else 0
 
-    def oldest_hold_at(self) -> float | None:
-        """Return when the pod passed that is longest on its way, or None."""
+    def longest_on_its_way(self) -> tuple[PodFacts, float] | None:
+        """Return the pod that passed first of those not seen bound, and when it passed; None without any."""
         for hold in self._holds.values():
-            return hold.expires - self._hold_seconds
+            return hold.pod, hold.expires - self._hold_seconds
         return None
 
     # Questions
@@ -366,12 +366,12 @@ class Ledger:
         """Hold a pod's watts only around the node that the scheduler has announced since it passed."""
         hold = self._holds.get(pod.uid)
         place = self.places.get(pod.nominated)
-        if hold is None or place is None or pod.nominated == hold.nominated:
+        if hold is None or place is None or pod.nominated == hold.pod.nominated:
             return
         around = {book.domain.name for book in place.books}
         kept = {name: watts for name, watts in hold.amounts.items() if name in around}
         self._move(hold.amounts, -1)
-        self._holds[pod.uid] = _Hold(kept, hold.expires, pod.nominated)
+        self._holds[pod.uid] = _Hold(pod, kept, hold.expires)
         self._move(kept, 1)
 
     def _move(self, amounts: Mapping[str, int], sign: int) -> None:

@@ -73,7 +73,7 @@ class Demand:
         elsewhere: watts on any other node; None when nobody declared it.
     """
 
-    by_accelerator: Mapping[str, int] = field(default=_NOTHING, hash=False)
+    by_accelerator: Mapping[str, int] = field(default_factory=lambda: _NOTHING, hash=False)
     elsewhere: int | None = None
 
     def watts_on(self, accelerator: str) -> int | None:

@@ -181,6 +181,12 @@ class ExtenderMetrics:
             ["resource"],
             registry=self.registry,
         )
+        self._defects = Counter(
+            "trimtab_extender_defects_total",
+            "Errors that nothing expected, by place; each is logged with its traceback.",
+            ["place"],
+            registry=self.registry,
+        )
         self._leading = Gauge(
             "trimtab_extender_leading", "1 while this replica is the active one, else 0.", registry=self.registry
         )
@@ -194,7 +200,9 @@ class ExtenderMetrics:
             registry=self.registry,
         )
         self._epoch = Gauge(
-            "trimtab_extender_placement_epoch", "Number of the last request to wake rejected pods.", registry=self.registry
+            "trimtab_extender_placement_epoch",
+            "Number of the last request to wake rejected pods.",
+            registry=self.registry,
         )
         self._domain_watts = Gauge(
             "trimtab_extender_domain_watts",
@@ -236,6 +244,10 @@ class ExtenderMetrics:
     def nudged(self, result: str) -> None:
         """Count one request to wake rejected pods."""
         self._nudges.labels(result).inc()
+
+    def defect(self, place: str) -> None:
+        """Count one unexpected error."""
+        self._defects.labels(place).inc()
 
     def watch_failed(self, resource: str) -> None:
         """Count one watch that the server refused."""

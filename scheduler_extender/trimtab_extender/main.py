@@ -1,0 +1,110 @@
+"""Entry point of the scheduler extender."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+import uvloop
+from prometheus_client import start_http_server
+
+from trimtab.kube import Kube, KubeError
+from trimtab.model.problem import Problem
+from trimtab.obs.logging import configure
+from trimtab_extender.app import create_app
+from trimtab_extender.runtime import Runtime, build, freeze_when_synced, serve_as_leader, tick, watch
+from trimtab_extender.settings import load
+from trimtab_extender.world import WATCHED
+
+_log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: readiness has to fail some time before it stops."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    try:
+        settings = load()
+    except Problem as problem:
+        sys.exit(f"trimtab-extender: {problem}")
+    configure(settings.log_format, settings.log_level)
+    _log.info("starting", **settings.model_dump(mode="json"))
+    try:
+        uvloop.run(run(build(settings)))
+    except* Problem as problems:
+        for problem in problems.exceptions:
+            _log.error("cannot go on", problem=str(problem))
+        sys.exit(1)
+    except* KubeError as errors:
+        for error in errors.exceptions:
+            _log.error("cannot go on", problem=str(error))
+        sys.exit(1)
+
+
+async def run(runtime: Runtime) -> None:
+    """Serve until a signal comes or a job fails; a failed job ends the process, which is then started again."""
+    settings = runtime.settings
+    listener = _listen(settings.address, settings.port)
+    _serve_metrics(runtime)
+    config = uvicorn.Config(
+        create_app(runtime), loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
+    )
+    server = _Server(config)
+    async with (
+        Kube.connect(settings.kubeconfig, field_manager="trimtab-extender") as kube,
+        asyncio.TaskGroup() as group,
+    ):
+        serving = group.create_task(server.serve(sockets=[listener]), name="server")
+        background = [group.create_task(watch(runtime, kube, resource)) for resource in WATCHED]
+        background += [group.create_task(tick(runtime, kube)), group.create_task(freeze_when_synced(runtime))]
+        duty = group.create_task(serve_as_leader(runtime, kube), name="duty")
+        await _signal()
+        await _drain(runtime, duty)
+        server.should_exit = True
+        await serving
+        for job in background:
+            job.cancel()
+
+
+async def _signal() -> None:
+    """Wait until the process is asked to stop."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+async def _drain(runtime: Runtime, duty: "asyncio.Task[None]") -> None:
+    """Fail readiness and give the Lease back, so that a standby takes over, and go on answering for a while."""
+    _log.info("draining", seconds=runtime.settings.drain_seconds)
+    runtime.duty.draining = True
+    duty.cancel()
+    await asyncio.wait([duty])
+    await runtime.clock.sleep(runtime.settings.drain_seconds)
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((address, port), backlog=128)
+    except OSError as error:
+        raise Problem(f"cannot listen on {address}:{port}: {error.strerror}", fix="set port or address") from error
+
+
+def _serve_metrics(runtime: Runtime) -> None:
+    address, port = runtime.settings.address, runtime.settings.metrics_port
+    try:
+        start_http_server(port, address, registry=runtime.metrics.registry)
+    except OSError as error:
+        fix = "set metrics-port"
+        raise Problem(f"cannot listen on {address}:{port} for metrics: {error.strerror}", fix=fix) from error
