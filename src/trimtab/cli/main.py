@@ -16,6 +16,7 @@ from trimtab.model.problem import Problem
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "engine": ("trimtab.cli.engine:engine", "Simulate an LLM engine behind vLLM's HTTP API"),
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
+    "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
 }
 
 INTERRUPTED = 130

@@ -51,15 +51,12 @@ def parse_duration(text: str) -> float:
     """Return the seconds in `250ms`, `2s`, `10m`, `1h` or a sum such as `1h30m`.
 
     Raises:
-        ValueError: it is none of these, or zero.
+        ValueError: it is none of these.
     """
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration; write 250ms, 2s, 10m, 1h or 1h30m")
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if seconds <= 0:
-        raise ValueError(f"{text!r} must be longer than zero")
-    return seconds
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def short_duration(seconds: float) -> str:
@@ -87,6 +84,8 @@ def parse_level(text: str) -> ServiceLevel:
         if key not in known or known[key] in parsed:
             raise ValueError(f"level {name}: {target!r} is not one of ttft=, tpot=, completion= (each at most once)")
         parsed[known[key]] = parse_duration(value)
+        if not parsed[known[key]]:
+            raise ValueError(f"level {name}: {target!r} cannot be met; write a time above zero")
     return ServiceLevel(name, share=_share(name, share or "1"), **parsed)
 
 

@@ -166,15 +166,15 @@ def _warnings(records: Sequence[RequestRecord], levels: Sequence[ServiceLevel], 
     bound = _LAG_SHARE_OF_TARGET * min(targets) if targets else _LAG_BOUND_SECONDS
     if lag.p99 > bound:
         yield (
-            f"the client was overloaded: it sent 1 % of the requests {lag.p99:.3g} s or more late (bound {bound:.3g} s); "
-            "lower --speed or give it a core of its own"
+            f"the client was overloaded: it sent 1 % of the requests {lag.p99:.3g} s late or later (bound {bound:.3g} s)"
+            "; lower --speed or give it a core of its own"
         )
     counted = [record for record in records if record.prompt_tokens]
     wanted = sum(record.input_tokens for record in counted)
     ratio = sum(record.prompt_tokens for record in counted) / wanted if wanted else 1.0
     if abs(ratio - 1) > _TOKEN_SLACK:
-        yield f"the server counted {ratio:.2f} x the trace's prompt tokens: its tokens are not words"
+        yield f"the server counted {ratio:.2f} x the prompt tokens of the trace: its tokens are not words"
     well = [record for record in records if record.outcome is Outcome.OK]
     other = sum(record.output_tokens != record.wanted_tokens for record in well)
     if other > _TOKEN_SLACK * len(well):
-        yield f"{other} of {len(well)} answers are not as long as the trace's: the server ignores min_tokens"
+        yield f"{other} of {len(well)} answers have another length than the trace: min_tokens was ignored"
