@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from trimtab.api.wire import (
     LABEL_KEY,
@@ -322,6 +322,7 @@ class NameRef(Record):
 
 
 ENGINE_CONTAINER = "engine"
+MAX_CONTAINERS = 16
 
 _OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _POD_TEMPLATE = {
@@ -335,9 +336,9 @@ _POD_TEMPLATE = {
                 "containers": {
                     "type": "array",
                     "description": "containers are the containers of the pod; the one named `engine` is the server. "
-                    "1 to 16.",
+                    f"1 to {MAX_CONTAINERS}.",
                     "minItems": 1,
-                    "maxItems": 16,
+                    "maxItems": MAX_CONTAINERS,
                     "x-kubernetes-list-type": "map",
                     "x-kubernetes-list-map-keys": ["name"],
                     "items": {
@@ -360,28 +361,34 @@ _POD_TEMPLATE = {
 }
 
 
-def _has_engine(workload: "Workload") -> bool:
-    return any(container["name"] == ENGINE_CONTAINER for container in workload.containers)
+def _pod_template(template: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what the schema refuses of a template: Trimtab itself reads no further than the containers' names."""
+    spec = template.get("spec")
+    if not isinstance(spec, dict):
+        raise ValueError("spec: Required value: a template needs a PodSpec")  # noqa: TRY004 - pydantic reports a ValueError
+    containers = spec.get("containers")
+    if not isinstance(containers, list) or not 1 <= len(containers) <= MAX_CONTAINERS:
+        raise ValueError(f"spec.containers: must be a list of 1 to {MAX_CONTAINERS} containers")
+    names = [one.get("name") if isinstance(one, dict) else None for one in containers]
+    for position, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"spec.containers[{position}].name: Required value: a container needs a name")
+        if name in names[:position]:
+            raise ValueError(f"spec.containers[{position}]: Duplicate value: {name} is listed twice")
+    return template
 
 
 class Workload(Ruled):
     """The pods that Trimtab creates and owns."""
 
-    template: Annotated[dict[str, Any], WithJsonSchema(_POD_TEMPLATE)]
+    template: Annotated[dict[str, Any], AfterValidator(_pod_template), WithJsonSchema(_POD_TEMPLATE)]
     """template is a PodTemplateSpec; its container named `engine` is the server. Trimtab adds its labels, and the
     arguments and GPUs of the variant in use. A mistake inside shows as `Ready=False`, reason `TemplateInvalid`, with
     the API server's own text."""
 
-    @property
-    def containers(self) -> list[dict[str, Any]]:
-        """The containers of the pod; empty where the template is not shaped as one."""
-        spec = self.template.get("spec")
-        containers = spec.get("containers") if isinstance(spec, dict) else None
-        return [one for one in containers or () if isinstance(one, dict) and isinstance(one.get("name"), str)]
-
     rules: ClassVar = (
         Rule(
-            _has_engine,
+            lambda workload: any(one["name"] == ENGINE_CONTAINER for one in workload.template["spec"]["containers"]),
             f"self.template.spec.containers.exists(container, container.name == '{ENGINE_CONTAINER}')",
             "template.spec.containers: the server's container must be named `engine`: rename it, or add one",
         ),

@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions from the pydantic models: `python -m trimtab.api.crd` writes them into the repository.
+"""CustomResourceDefinitions from the pydantic models; `make gen` writes them into `crds/` and the chart.
 
 Kubernetes wants *structural* OpenAPI 3.0 schemas, which are narrower than the JSON schema that pydantic writes: no
 references, no unions, every value typed. What cannot be said in one is refused here, with the path of the field.
@@ -6,10 +6,7 @@ references, no unions, every value typed. What cannot be said in one is refused 
 
 import hashlib
 import json
-import sys
-from collections.abc import Iterator
 from inspect import cleandoc
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -254,11 +251,13 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def files() -> Iterator[tuple[str, str]]:
-    """Yield name and content of each generated CRD file."""
-    for definition in DEFINITIONS:
-        body = yaml.dump(definition_of(definition), Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
-        yield f"{GROUP}_{definition.plural}.yaml", HEADER + body
+def files() -> dict[str, str]:
+    """Return the content of each generated CRD file, by its name."""
+    return {f"{GROUP}_{one.plural}.yaml": HEADER + _as_yaml(definition_of(one)) for one in DEFINITIONS}
+
+
+def _as_yaml(document: dict[str, Any]) -> str:
+    return yaml.dump(document, Dumper=_Plain, sort_keys=False, width=110, allow_unicode=True)
 
 
 def hashes_module() -> str:
@@ -272,19 +271,3 @@ def hashes_module() -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def main(root: Path) -> None:
-    """Write every generated file below the repository's root, and remove what belongs to no kind."""
-    for folder in (root / "crds", root / "helm" / "trimtab" / "crds"):
-        folder.mkdir(parents=True, exist_ok=True)
-        written = dict(files())
-        for stale in set(folder.glob("*.yaml")) - {folder / name for name in written}:
-            stale.unlink()
-        for name, content in written.items():
-            (folder / name).write_text(content, encoding="utf-8")
-    (root / "src/trimtab/api/schema_hashes.py").write_text(hashes_module(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path.cwd())
