@@ -13,6 +13,7 @@ import uvloop
 from prometheus_client import start_http_server
 
 from trimtab.kube import Kube, KubeError
+from trimtab.kube.election import LeadershipLost
 from trimtab.model.problem import Problem
 from trimtab.obs.logging import configure
 from trimtab_extender.app import create_app
@@ -35,19 +36,15 @@ def main() -> None:
     """Run until SIGTERM or SIGINT."""
     try:
         settings = load()
-    except Problem as problem:
-        sys.exit(f"trimtab-extender: {problem}")
+    except Problem as wrong:
+        sys.exit(f"trimtab-extender: {wrong}")
     configure(settings.log_format, settings.log_level)
     _log.info("starting", **settings.model_dump(mode="json"))
     try:
         uvloop.run(run(build(settings)))
-    except* Problem as problems:
+    except* (Problem, KubeError, LeadershipLost) as problems:
         for problem in problems.exceptions:
             _log.error("cannot go on", problem=str(problem))
-        sys.exit(1)
-    except* KubeError as errors:
-        for error in errors.exceptions:
-            _log.error("cannot go on", problem=str(error))
         sys.exit(1)
 
 

@@ -75,12 +75,12 @@ class Placer:
         partial = _SAMPLED_FROM <= len(ledger.places) > len(args.node_names)
         self.world.waiting.note(pod, admission, partial=partial, at=at)
         self._count(pod, admission, len(args.node_names))
-        failed: dict[str, str] = {}
-        hopeless: dict[str, str] = {}
+        # Never `FailedNodes`: the scheduler would look for pods to evict from those nodes, find that its own filters
+        # pass without any eviction, and end the whole preemption with an error. It cannot evict for the sake of power.
+        unresolvable: dict[str, str] = {}
         for rejection in admission.rejections:
-            message = say(rejection.reason)
-            (hopeless if rejection.hopeless else failed).update(dict.fromkeys(rejection.nodes, message))
-        return filter_result(admission.passed, failed, hopeless)
+            unresolvable.update(dict.fromkeys(rejection.nodes, say(rejection.reason)))
+        return filter_result(admission.passed, {}, unresolvable)
 
     def _count(self, pod: PodFacts, admission: Admission, asked: int) -> None:
         passed = len(admission.passed)

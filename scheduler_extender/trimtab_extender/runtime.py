@@ -29,6 +29,7 @@ class Duty:
     leading: bool = False
     draining: bool = False
     epoch: int = 0
+    unsent: Wake | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ async def tick(runtime: Runtime, kube: Kube) -> None:
     while True:
         await runtime.clock.sleep(runtime.settings.tick_seconds)
         await doubt_silence(runtime, kube)
-        wake = report(runtime)
+        wake = report(runtime) or runtime.duty.unsent
         if wake is not None and runtime.duty.leading:
             await ask_for_nudge(runtime, kube, wake)
 
@@ -132,17 +133,20 @@ async def doubt_silence(runtime: Runtime, kube: Kube) -> None:
 
 async def ask_for_nudge(runtime: Runtime, kube: Kube, wake: Wake) -> None:
     """Ask the operator, which may patch nodes, to wake rejected pods: by annotations of a Lease of ours."""
-    runtime.duty.epoch += 1
-    wish = {keys.PLACEMENT_EPOCH: str(runtime.duty.epoch), keys.PLACEMENT_NODE: wake.node}
+    duty = runtime.duty
+    duty.epoch = max(duty.epoch + 1, int(runtime.clock.now()))  # never one that an earlier process has used
+    wish = {keys.PLACEMENT_EPOCH: str(duty.epoch), keys.PLACEMENT_NODE: wake.node}
     lease = {"metadata": {"name": keys.PLACEMENT_LEASE, "namespace": runtime.settings.namespace, "annotations": wish}}
     try:
         await kube.apply(LEASES, lease, force=True)
     except KubeError as error:
+        duty.unsent = wake
         runtime.metrics.nudged("failed")
         _log.warning("nudge not asked for", node=wake.node, error=error.message)
         return
+    duty.unsent = None
     runtime.metrics.nudged("asked")
-    _log.info("nudge asked for", node=wake.node, pods=wake.pods, epoch=runtime.duty.epoch)
+    _log.info("nudge asked for", node=wake.node, pods=wake.pods, epoch=duty.epoch)
 
 
 async def serve_as_leader(runtime: Runtime, kube: Kube) -> None:

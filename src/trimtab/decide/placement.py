@@ -29,12 +29,10 @@ class Rejection:
     Attributes:
         nodes: their names.
         reason: why.
-        hopeless: whether removing other pods would change nothing, because the pod exceeds the whole limit.
     """
 
     nodes: tuple[str, ...]
     reason: Reason
-    hopeless: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +152,7 @@ def _rejection(book: Book, watts: int, nodes: tuple[str, ...]) -> Rejection:
         ("usable_watts", float(usable)),
         ("pod_watts", float(watts)),
     )
-    reason = Reason(code, Ref("PowerDomain", "", name), numbers, (("domain", name),))
-    return Rejection(nodes, reason, hopeless=code is ReasonCode.POWER_DOMAIN_TOO_SMALL)
+    return Rejection(nodes, Reason(code, Ref("PowerDomain", "", name), numbers, (("domain", name),)))
 
 
 def _watched(ledger: Ledger, places: Iterable[Place | None], demand: Demand, passed: Sequence[str]) -> int:
