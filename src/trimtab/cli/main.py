@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "engine": ("trimtab.cli.engine:engine", "Simulate an LLM engine behind vLLM's HTTP API"),
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
+    "process-node": ("trimtab.cli.process_node:process_node", "Serve a Node whose pods are local processes"),
 }
 
 INTERRUPTED = 130
