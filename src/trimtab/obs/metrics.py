@@ -315,7 +315,7 @@ class GatewayMetrics:
             "trimtab_gateway_ttft_seconds",
             "Time from a stream request's arrival until the first bytes of its content.",
             ["pool", "level"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 30, 60, 120, 300),
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300),
             registry=self.registry,
         )
         self.gap_seconds = Histogram(
