@@ -115,6 +115,7 @@ class Agent:
         self._workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._targets_dirty = asyncio.Event()
+        self._services_known = asyncio.Event()
         self._recorder = Recorder(around.kube, settings.node_name, time.time)
         self._services = ServiceTable(settings.forwards, around.network.services(), self._backends)
         self._host = Host(
@@ -179,6 +180,7 @@ class Agent:
     # Pods
 
     async def _watch_pods(self) -> None:
+        await self._services_known.wait()  # a process gets its variables once, when it starts
         selector = f"spec.nodeName={self._settings.node_name}"
         async for event in list_then_watch(self._around.kube, PODS, field_selector=selector):
             match event.type:
@@ -245,6 +247,7 @@ class Agent:
     async def _watch_services(self) -> None:
         async for event in list_then_watch(self._around.kube, SERVICES):
             if event.type is EventType.SYNCED:
+                self._services_known.set()
                 continue
             metadata = event.object["metadata"]
             service = None if event.type is EventType.DELETED else parse_service(event.object)

@@ -12,7 +12,7 @@ from trimtab.local.process_node import probes, restarts
 from trimtab.local.process_node.entrypoint import NotAllowed
 from trimtab.local.process_node.environment import ConfigError
 from trimtab.local.process_node.logs import LogFile, last_lines
-from trimtab.local.process_node.prober import Outcome, Prober, Target
+from trimtab.local.process_node.prober import Prober, Target
 from trimtab.local.process_node.processes import Exit, Process
 from trimtab.local.process_node.restarts import BackOff
 from trimtab.local.process_node.spec import Container, Probe
@@ -275,15 +275,12 @@ class ContainerRunner:
         while True:
             tried_at = loop.time()
             outcome = await self._around.prober.attempt(probe.action, self._around.target(), probe.timeout_seconds)
-            self._record_failure(kind, outcome)
             verdict = probes.observe(probe, verdict, succeeded=outcome.succeeded)
+            if probes.gave_up(probe, verdict):
+                self._around.record("Warning", "Unhealthy", f"{kind} probe failed: {outcome.message}")
             if await result(probe, verdict):
                 return
             await asyncio.sleep(max(0.0, tried_at + probe.period_seconds - loop.time()))
-
-    def _record_failure(self, kind: str, outcome: Outcome) -> None:
-        if not outcome.succeeded:
-            self._around.record("Warning", "Unhealthy", f"{kind} probe failed: {outcome.message}")
 
     async def _startup_result(self, probe: Probe, verdict: probes.Verdict) -> bool:
         if verdict.good:

@@ -100,10 +100,8 @@ class KubeletApi:
             query = parse_query(request.query, self._now())
             previous = request.query.get("previous") == "true"
             found = self._find(names["namespace"], names["pod"], names["container"], previous=previous)
-        except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from error
-        except LookupError as error:
-            raise web.HTTPNotFound(text=str(error.args[0])) from error
+        except (ValueError, LookupError) as error:  # of all errors, the API server passes on only this one's text
+            raise web.HTTPBadRequest(text=str(error.args[0])) from error
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         async for chunk in read(found.path, query, found.live):

@@ -69,7 +69,8 @@ def node_status(facts: NodeFacts, now: float, *, ready: bool, since: float) -> d
     return {
         "capacity": dict(facts.capacity),
         "allocatable": dict(facts.capacity),
-        "addresses": [{"type": "InternalIP", "address": facts.ip}, {"type": "Hostname", "address": facts.name}],
+        # No Hostname: the API server would prefer it for logs, and no DNS knows it.
+        "addresses": [{"type": "InternalIP", "address": facts.ip}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
         "conditions": _conditions(now, ready=ready, since=since),
         "nodeInfo": _node_info(),
