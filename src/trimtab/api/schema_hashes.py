@@ -3,7 +3,7 @@
 SCHEMA_HASHES = {
     "ServingPool": "c9045041018fd09e",
     "MultimodalPipeline": "e12a1e7cc2842167",
-    "MultimodalStage": "a16da6df899abe96",
+    "MultimodalStage": "922c1625d2fcb74f",
     "MicroserviceSLO": "3cf6987e79739b66",
     "PowerDomain": "870e8ee66f72e80d",
     "SharedBudget": "327077655ab16f97",
