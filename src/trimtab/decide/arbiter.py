@@ -43,13 +43,21 @@ def arbitrate(wants: Iterable[Want], bounds: Mapping[Knob, Bounds] | None = None
     limits = bounds or {}
     ordered = sorted(wants, key=_order)
     return tuple(
-        _rule(knob, tuple(group), limits.get(knob, Bounds())) for knob, group in groupby(ordered, lambda want: want.knob)
+        _rule(knob, tuple(group), limits.get(knob, Bounds()))
+        for knob, group in groupby(ordered, lambda want: want.knob)
     )
 
 
 def _order(want: Want) -> tuple[Knob, Precedence, str, str, int, str]:
     reason = want.reason
-    return want.knob, want.precedence, want.policy, want.sense, want.value, f"{reason.code}{reason.numbers}{reason.words}"
+    return (
+        want.knob,
+        want.precedence,
+        want.policy,
+        want.sense,
+        want.value,
+        f"{reason.code}{reason.numbers}{reason.words}",
+    )
 
 
 def _rule(knob: Knob, wants: tuple[Want, ...], allowed: Bounds) -> Ruling:
@@ -83,7 +91,11 @@ def _strictest(precedence: Precedence, group: tuple[Want, ...]) -> Want | None:
 
 def _is_met(want: Want, value: int | None, allowed: Bounds) -> bool:
     if value is not None:
-        met = {Sense.EXACTLY: value == want.value, Sense.AT_LEAST: value >= want.value, Sense.AT_MOST: value <= want.value}
+        met = {
+            Sense.EXACTLY: value == want.value,
+            Sense.AT_LEAST: value >= want.value,
+            Sense.AT_MOST: value <= want.value,
+        }
         return met[want.sense]
     if want.sense is Sense.AT_LEAST:
         return allowed.low is not None and allowed.low >= want.value

@@ -94,8 +94,7 @@ def step(
     idle = _why_idle(spec, seen)
     if idle is not None or seen.workload is None:
         return Decision(replace(state, proposals=(), contested_by=()), reasons=() if idle is None else (idle,))
-    if state.hold is not None and seen.resumed:
-        state = replace(state, hold=replace(state.hold, active=False))
+    state = replace(state, hold=_hold_now(state.hold, seen, seen.workload))
     state = replace(state, contested_by=() if spec.owned else _contest(spec, state, seen, seen.workload))
     if state.contested_by:
         reason = Reason(ReasonCode.KNOB_CONTESTED, spec.ref, words=_contest_words(spec, state.contested_by))
@@ -153,7 +152,7 @@ def _proposal(config: PoolConfig, spec: PoolSpec, at: float, action: Action) -> 
     text = f"{spec.uid}/{action.knob}/{action.was}/{action.value}/{at}"
     name = sha256(text.encode()).hexdigest()[:8]
     return Proposal(
-        name, action.knob, action.was, action.value, action.policy, action.reason, at + config.proposal_seconds
+        name, action.knob, action.was, action.value, action.policy, action.reason, at, at + config.proposal_seconds
     )
 
 
@@ -175,6 +174,13 @@ def _nothing_wanted(spec: PoolSpec) -> Reason:
     if spec.scaling is Scaling.WAITING_TIME:
         return Reason(ReasonCode.POLICY_NOT_YET_IMPLEMENTED, spec.ref, words=(("policy", spec.scaling),))
     return Reason(ReasonCode.NO_REPLICAS_GIVEN, spec.ref, words=(("policy", spec.scaling),))
+
+
+def _hold_now(hold: Hold | None, seen: PoolSeen, workload: Workload) -> Hold | None:
+    """Return the hold with whether our value is in it: seen once it stays so until a person resumes the knob."""
+    if hold is None:
+        return None
+    return replace(hold, active=(hold.active or workload.ours) and not seen.resumed)
 
 
 def _contest(spec: PoolSpec, state: PoolState, seen: PoolSeen, workload: Workload) -> tuple[str, ...]:
@@ -207,11 +213,14 @@ def _lost(spec: PoolSpec, ruling: Ruling) -> tuple[Reason, ...]:
     )
 
 
-def hold_after(state: PoolState, action: Action, at: float) -> PoolState:
-    """Return the state once we hold a foreign knob: the value before our first write is kept through later ones."""
-    if state.hold is None:
-        return replace(state, hold=Hold(action.knob, action.was or 0, at))
-    return replace(state, hold=replace(state.hold, active=True))
+def begin_hold(state: PoolState, action: Action, at: float) -> PoolState:
+    """Return the state in which a foreign knob is about to be written; the value before our first write is kept."""
+    return state if state.hold is not None else replace(state, hold=Hold(action.knob, action.was or 0, at))
+
+
+def confirm_hold(state: PoolState) -> PoolState:
+    """Return the state once our value is in the knob: from here on, another manager's value contests it."""
+    return state if state.hold is None else replace(state, hold=replace(state.hold, active=True))
 
 
 def _target_words(spec: PoolSpec) -> tuple[tuple[str, str], ...]:

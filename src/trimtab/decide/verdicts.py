@@ -1,6 +1,6 @@
 """What holds of a serving pool, condition by condition; what nothing measures is `Unknown` and says so."""
 
-from trimtab.model.pool import PoolSeen, PoolSpec, PoolState
+from trimtab.model.pool import PoolSeen, PoolSpec, PoolState, Workload
 from trimtab.model.reason import Reason, ReasonCode
 from trimtab.model.ref import Ref
 from trimtab.model.verdict import ConditionType, Truth, Verdict
@@ -44,21 +44,24 @@ def _readiness(spec: PoolSpec, seen: PoolSeen) -> tuple[Truth, Reason]:
         return Truth.FALSE, Reason(ReasonCode.OVERLAPS, spec.ref, words=words)
     if seen.fault is not None:
         return Truth.FALSE, seen.fault
-    workload = seen.workload
-    if workload is None:
+    if seen.workload is None:
         return Truth.UNKNOWN, Reason(ReasonCode.NOT_YET_OBSERVED, spec.ref)
+    return _replicas(spec.ref, seen.workload)
+
+
+def _replicas(ref: Ref, workload: Workload) -> tuple[Truth, Reason]:
     if workload.failure:
-        return Truth.FALSE, Reason(ReasonCode.PODS_REFUSED, spec.ref, words=(("detail", workload.failure),))
+        return Truth.FALSE, Reason(ReasonCode.PODS_REFUSED, ref, words=(("detail", workload.failure),))
     if workload.desired == 0:
-        return Truth.TRUE, Reason(ReasonCode.SCALED_TO_ZERO, spec.ref)
+        return Truth.TRUE, Reason(ReasonCode.SCALED_TO_ZERO, ref)
     numbers = (("ready", workload.ready), ("desired", workload.desired))
     if workload.settled and workload.ready >= workload.desired:
-        return Truth.TRUE, Reason(ReasonCode.ALL_REPLICAS_READY, spec.ref, numbers)
-    return Truth.FALSE, Reason(ReasonCode.REPLICAS_NOT_READY, spec.ref, numbers)
+        return Truth.TRUE, Reason(ReasonCode.ALL_REPLICAS_READY, ref, numbers)
+    return Truth.FALSE, Reason(ReasonCode.REPLICAS_NOT_READY, ref, numbers)
 
 
 def _objectives(spec: PoolSpec) -> Verdict:
-    code = ReasonCode.NOT_MEASURED if spec.has_service_levels else ReasonCode.NO_OBJECTIVES
+    code = ReasonCode.NOT_MEASURED if spec.service_levels else ReasonCode.NO_OBJECTIVES
     return Verdict(ConditionType.OBJECTIVES_MET, Truth.UNKNOWN, Reason(code, spec.ref))
 
 

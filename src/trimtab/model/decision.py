@@ -82,18 +82,15 @@ class Action:
 
 
 class Outcome(StrEnum):
-    """What became of an action."""
+    """What became of an action. Every one but `STALE` is shown to people."""
 
-    APPLIED = "Applied"  # written, and the server accepted it
-    OBSERVED = "Observed"  # mode Observe: what would have been done
+    RECORDED = "Recorded"  # mode Observe: what would have been done
     PROPOSED = "Proposed"  # mode Propose: waits for approval
-    EXPIRED = "Expired"  # nobody approved it in time
-    WITHDRAWN = "Withdrawn"  # no longer wanted before anybody approved it
-    STALE = "Stale"  # the world moved, or the action's time ran out: dropped and decided again
+    APPLIED = "Applied"  # written, and the server accepted it
     REFUSED = "Refused"  # the API server said no
-    REACHED = "Reached"  # applied, and the predicted effect was seen
-    MISSED = "Missed"  # applied, and the predicted effect was not seen in time
-    RELEASED = "Released"  # the knob was given back
+    EXPIRED = "Expired"  # nobody approved it in time
+    FAILED = "Failed"  # applied, and the predicted effect was not seen in time
+    STALE = "Stale"  # the world moved, or the action's time ran out: dropped and decided again
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +101,13 @@ class Applied:
         action: which one.
         outcome: what became of it.
         detail: the API server's own words when it refused.
+        resource_version: of the object after the write; empty when nothing was written.
     """
 
     action: Action
     outcome: Outcome
     detail: str = ""
+    resource_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class PoolSpec:
         replicas: the number given in the spec, if any.
         bounds: minimum and maximum replicas for everybody but a person under `Fixed`.
         deletion: what happens to a foreign target's size when the pool goes.
-        has_service_levels: whether any objective is declared.
+        service_levels: names of the declared objectives.
     """
 
     ref: Ref
@@ -77,7 +77,7 @@ class PoolSpec:
     replicas: int | None = None
     bounds: Bounds = field(default_factory=Bounds)
     deletion: Deletion = Deletion.KEEP
-    has_service_levels: bool = False
+    service_levels: tuple[str, ...] = ()
 
     @property
     def knob(self) -> Knob:
@@ -187,13 +187,13 @@ class Hold:
         knob: which one.
         was: its value before our first write.
         since: time of that write, in seconds since the epoch.
-        active: False after a person resumed it and before we wrote it again.
+        active: whether our value is in it: False before our first write, and after a person resumed it.
     """
 
     knob: Knob
     was: int
     since: float
-    active: bool = True
+    active: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,7 @@ class Proposal:
     value: int
     policy: str
     reason: Reason
+    proposed_at: float
     expires_at: float
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-V = TypeVar("V", covariant=True)
+V_co = TypeVar("V_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Signal(Generic[V]):
+class Signal(Generic[V_co]):
     """One observed value.
 
     Attributes:
@@ -16,7 +16,7 @@ class Signal(Generic[V]):
         coverage: which share of its sources answered, 0 to 1.
     """
 
-    value: V
+    value: V_co
     age_seconds: float
     coverage: float = 1.0
 

@@ -18,7 +18,9 @@ WORDING: Final[dict[ReasonCode, str]] = {
     ReasonCode.SCALED_TO_ZERO: "No replicas are wanted",
     ReasonCode.NOT_CONTESTED: "Nobody else writes what this object holds",
     ReasonCode.OVERLAPS: "{target} is already held by {holder}; point one of the two elsewhere",
-    ReasonCode.TEMPLATE_INVALID: "The API server refuses spec.workload.template; what ran before keeps running: {detail}",
+    ReasonCode.TEMPLATE_INVALID: (
+        "The API server refuses spec.workload.template; what ran before keeps running: {detail}"
+    ),
     ReasonCode.SPEC_INVALID: "The spec cannot be read: {detail}",
     ReasonCode.NAME_TAKEN: "{target} exists and belongs to {owner}; delete it, or rename this pool",
     ReasonCode.APPLY_REFUSED: "The API server refuses {target}: {detail}",
@@ -26,20 +28,32 @@ WORDING: Final[dict[ReasonCode, str]] = {
     ReasonCode.WORKLOAD_MISSING: "{target} does not exist",
     ReasonCode.TARGET_NOT_FOUND: "spec.targetRef: {target} does not exist in this namespace",
     ReasonCode.TARGET_NOT_SCALABLE: "spec.targetRef: {target} has no scale subresource",
-    ReasonCode.TARGET_FORBIDDEN: "spec.targetRef: our role does not allow {target}; grant get, list, watch and scale on it",
+    ReasonCode.TARGET_FORBIDDEN: (
+        "spec.targetRef: our role does not allow {target}; grant get, list, watch and scale on it"
+    ),
     ReasonCode.SCHEMA_MISMATCH: (
         "The installed {crd} does not match this operator; run: kubectl apply --server-side -f crds/"
     ),
     ReasonCode.REPLICAS_FROM_SPEC: "spec.replicas asks for {replicas}",
     ReasonCode.REPLICAS_FROM_SCALE: "The pool's /scale asks for {replicas}",
-    ReasonCode.REPLICAS_REPAIRED: "{managers} changed the replicas of an object that this pool owns; set back to {replicas}",
+    ReasonCode.REPLICAS_REPAIRED: (
+        "{managers} changed the replicas of an object that this pool owns; set back to {replicas}"
+    ),
     ReasonCode.NO_REPLICAS_GIVEN: "spec.replicas is absent, so policy {policy} asks for nothing",
     ReasonCode.POLICY_NOT_YET_IMPLEMENTED: (
         "Policy {policy} is not available yet: the pool keeps the replicas that it started with"
     ),
     ReasonCode.SCALED_BY_AUTOSCALER: "{scaler} owns the replicas, so they are never written from here",
-    ReasonCode.KNOB_CONTESTED: "{managers} took {knob} of {target}; to take it back: kubectl trimtab resume {object} {knob}",
+    ReasonCode.KNOB_CONTESTED: (
+        "{managers} took {knob} of {target}; to take it back: kubectl trimtab resume {object} {knob}"
+    ),
     ReasonCode.WAITS_FOR_APPROVAL: "Waits for approval of proposal {id}",
+    ReasonCode.REPLICAS_SET: "{target}: replicas set from {was} to {value}: {why}",
+    ReasonCode.REPLICAS_WOULD_BE_SET: "{target}: mode Observe; else replicas would go from {was} to {value}: {why}",
+    ReasonCode.REPLICAS_PROPOSED: (
+        "{target}: replicas {was} to {value} proposed: {why}; to approve: kubectl trimtab approve {object} {id}"
+    ),
+    ReasonCode.REPLICAS_REFUSED: "{target}: replicas {was} to {value} refused: {detail}",
     ReasonCode.GAVE_WAY: "{policy} wanted {wanted}, {winner} and the bounds allow {allowed}",
     ReasonCode.RELEASED: "A person released this object: nothing is changed until the annotation is removed",
     ReasonCode.RESTORED: "{target}: {knob} set back to {was}, the value before this pool held it",

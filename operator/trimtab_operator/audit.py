@@ -1,0 +1,52 @@
+"""The pools as listed: before the first decision, and now and then afterwards.
+
+kopf does not report objects that were deleted while its watch was down, and it begins to report objects before it has
+seen all of them. Who holds a workload can be decided only when all claimants are known, so the list comes first.
+"""
+
+import structlog
+
+from trimtab.kube import KubeError
+from trimtab.kube.resources import SERVING_POOLS
+from trimtab_operator.handlers.kinds import take_pool
+from trimtab_operator.parse import key_of
+from trimtab_operator.runtime import Runtime
+
+_log = structlog.get_logger(__name__)
+
+_PERIOD_SECONDS = 300.0
+
+
+async def take_stock(runtime: Runtime) -> None:
+    """Bring the store in line with the list of all pools.
+
+    Raises:
+        KubeError: the server could not be asked.
+    """
+    store = runtime.store
+    listing = await runtime.kube.list(SERVING_POOLS)
+    present = {(key_of(item), item["metadata"]["uid"]) for item in listing.items}
+    for item in listing.items:
+        take_pool(store, None, item)
+    for key, record in list(store.pools.items()):
+        if (key, record.asked.uid) not in present:
+            await _drop_if_gone(runtime, key, record.asked.uid)
+
+
+async def _drop_if_gone(runtime: Runtime, key: tuple[str, str], uid: str) -> None:
+    """Drop a pool that the list lacked, unless it was created after the list was made."""
+    listed_again = await runtime.kube.list(SERVING_POOLS, key[0], field_selector=f"metadata.name={key[1]}")
+    if all(item["metadata"]["uid"] != uid for item in listed_again.items):
+        runtime.store.drop_pool(key)
+        _log.info("pool is gone", pool="/".join(key))
+
+
+async def keep_stock(runtime: Runtime) -> None:
+    """Take stock again and again, for ever."""
+    while True:
+        await runtime.clock.sleep(_PERIOD_SECONDS)
+        try:
+            await take_stock(runtime)
+            runtime.metrics.known(SERVING_POOLS.kind, len(runtime.store.pools))
+        except KubeError as error:
+            _log.warning("stock not taken", error=error.message)

@@ -1,0 +1,83 @@
+"""Kubernetes Events for the owners of objects: on transitions, each at most once in two minutes, never in the way."""
+
+import asyncio
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from trimtab.kube import Kube, KubeError, Object
+from trimtab.kube.resources import EVENTS, SERVING_POOLS
+from trimtab.model.reason import Reason
+from trimtab.model.ref import Ref
+from trimtab.obs.clock import to_time
+from trimtab.obs.metrics import OperatorMetrics
+from trimtab.obs.wording import say
+from trimtab.ports import Clock
+
+_log = structlog.get_logger(__name__)
+
+_REPEAT_SECONDS: Final = 120.0
+_MESSAGE_LENGTH: Final = 1000
+_COMPONENT: Final = "trimtab-operator"
+
+
+@dataclass(slots=True)
+class Events:
+    """Posts Events from a bounded queue, one after the other; what does not fit is dropped and counted."""
+
+    kube: Kube
+    clock: Clock
+    metrics: OperatorMetrics
+    _queue: "asyncio.Queue[Object]" = field(default_factory=lambda: asyncio.Queue(1000))
+    _posted: dict[str, float] = field(default_factory=dict)
+
+    def post(self, ref: Ref, uid: str, reason: Reason, *, warning: bool = False) -> None:
+        """Queue an Event about an object of kind ServingPool, unless the same was posted within two minutes."""
+        at = self.clock.now()
+        message = say(reason)[:_MESSAGE_LENGTH]
+        name = sha256(f"{uid}/{reason.code}/{message}".encode()).hexdigest()[:16]
+        if at - self._posted.get(name, float("-inf")) < _REPEAT_SECONDS:
+            self.metrics.event("repeated")
+            return
+        self._posted = {key: then for key, then in self._posted.items() if at - then < _REPEAT_SECONDS} | {name: at}
+        try:
+            self._queue.put_nowait(_event(ref, uid, reason, message, at, name, "Warning" if warning else "Normal"))
+        except asyncio.QueueFull:
+            self.metrics.event("dropped")
+
+    async def run(self) -> None:
+        """Post what is queued, for ever."""
+        while True:
+            event = await self._queue.get()
+            try:
+                await self.kube.create(EVENTS, event)
+                self.metrics.event("posted")
+            except KubeError as error:
+                self.metrics.event("failed")
+                _log.debug("event not posted", reason=event["reason"], error=error.message)
+
+
+def _event(ref: Ref, uid: str, reason: Reason, message: str, at: float, name: str, severity: str) -> Object:
+    namespace = ref.namespace or "default"
+    when = to_time(at)
+    return {
+        "metadata": {"name": f"{ref.name[:200]}.{name}{int(at * 1000):x}", "namespace": namespace},
+        "involvedObject": {
+            "apiVersion": SERVING_POOLS.api_version,
+            "kind": ref.kind,
+            "namespace": ref.namespace,
+            "name": ref.name,
+            "uid": uid,
+        },
+        "reason": reason.code.value,
+        "message": message,
+        "type": severity,
+        "firstTimestamp": when,
+        "lastTimestamp": when,
+        "count": 1,
+        "source": {"component": _COMPONENT},
+        "reportingComponent": _COMPONENT,
+        "reportingInstance": _COMPONENT,
+    }

@@ -1,0 +1,1 @@
+"""Loops that decide and act on what the store holds."""

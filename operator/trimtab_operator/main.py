@@ -1,0 +1,164 @@
+"""`trimtab-operator`: reconciles the custom resources. One replica leads by Lease, the others stand by, synced."""
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from functools import partial
+
+import kopf
+import structlog
+from prometheus_client import start_http_server
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from trimtab.kube import Kube, KubeError
+from trimtab.kube.election import Election, LeadershipLost
+from trimtab.kube.resources import SERVING_POOLS
+from trimtab.obs import logging
+from trimtab.obs.clock import WallClock
+from trimtab.obs.metrics import OperatorMetrics
+from trimtab_operator.audit import keep_stock, take_stock
+from trimtab_operator.events import Events
+from trimtab_operator.handlers import kinds, startup
+from trimtab_operator.loops.placeholders import PlaceholderReconciler
+from trimtab_operator.loops.pools import PoolReconciler
+from trimtab_operator.loops.reconcile import ReconcileLoop
+from trimtab_operator.pulse import Pulse, serve
+from trimtab_operator.runtime import MANAGER, Runtime
+from trimtab_operator.schema import await_schema, refuse_old_schema
+from trimtab_operator.settings import OperatorSettings
+from trimtab_operator.watches import WatchEnded, watch_world
+
+_log = structlog.get_logger(__name__)
+
+_SYNC_POLL_SECONDS = 0.05
+_START_RETRY_SECONDS = 1.0
+
+
+def main() -> None:
+    """Run the operator until it is told to stop, or must stop."""
+    try:
+        settings = CliApp.run(OperatorSettings)
+    except ValidationError as error:
+        sys.exit(f"trimtab-operator: {error}")
+    logging.configure(settings.log_format, settings.log_level)
+    sys.exit(asyncio.run(run(settings)))
+
+
+async def run(settings: OperatorSettings) -> int:
+    """Stand by, lead, stop; returns the exit code: 0 when told to stop, 1 when it could not go on."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    try:
+        async with Kube.connect(field_manager=MANAGER, timeout_seconds=settings.request_timeout_seconds) as kube:
+            runtime = build(settings, kube)
+            with serve(runtime.pulse, settings.bind_address, settings.health_port):
+                return await _serve(runtime, stop)
+    except (KubeError, OSError) as error:
+        _log.error("cannot start", error=str(error))
+        return 1
+
+
+def build(settings: OperatorSettings, kube: Kube) -> Runtime:
+    """Return the parts of the process; nothing is started."""
+    clock, metrics = WallClock(), OperatorMetrics()
+    return Runtime(settings, kube, clock, metrics, Events(kube, clock, metrics), Pulse(settings.stale_seconds))
+
+
+async def _serve(runtime: Runtime, stop: asyncio.Event) -> int:
+    settings = runtime.settings
+    server, thread = start_http_server(settings.metrics_port, settings.bind_address, runtime.metrics.registry)
+    _log.info("operator started", identity=settings.identity, lease=f"{settings.namespace}/{settings.lease}")
+    election = Election(runtime.kube, settings.namespace, settings.lease, settings.identity, on_try=runtime.pulse.beat)
+    work = [
+        asyncio.create_task(watch_world(runtime), name="watches"),
+        asyncio.create_task(runtime.events.run(), name="events"),
+        asyncio.create_task(election.lead(partial(_lead, runtime, stop)), name="leadership"),
+        asyncio.create_task(_flag(stop), name="stop"),
+    ]
+    try:
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        return _why_ended(done)
+    finally:
+        for task in reversed(work):
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.to_thread(server.shutdown)
+        server.server_close()
+        thread.join()
+        _log.info("operator stopped", identity=settings.identity)
+
+
+async def _flag(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+def _why_ended(done: "set[asyncio.Task[None]]") -> int:
+    for task in done:
+        error = task.exception()
+        if isinstance(error, (LeadershipLost, WatchEnded)):
+            _log.error("operator must end", error=str(error))
+            return 1
+        if error is not None:
+            raise error
+    return 0
+
+
+async def _lead(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Do the leader's work until told to stop: kopf feeds the store, one loop acts on it."""
+    runtime.metrics.led(leading=True)
+    await _prepare(runtime)
+    helpers = [
+        asyncio.create_task(_loop(runtime).run(), name="reconcile loop"),
+        asyncio.create_task(keep_stock(runtime), name="audit"),
+    ]
+    if runtime.refusal.reason is not None:
+        helpers.append(asyncio.create_task(await_schema(runtime), name="schema"))
+    try:
+        await _watch_kinds(runtime, stop)
+    finally:
+        runtime.metrics.led(leading=False)
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+
+
+async def _prepare(runtime: Runtime) -> None:
+    """Know the world before the first decision; an API server that does not answer is waited for."""
+    while True:
+        runtime.pulse.beat()
+        try:
+            await refuse_old_schema(runtime)
+            await take_stock(runtime)
+            break
+        except KubeError as error:
+            _log.warning("not ready to lead", error=error.message)
+            await runtime.clock.sleep(_START_RETRY_SECONDS)
+    while runtime.pulse.awaited:
+        runtime.pulse.beat()
+        await runtime.clock.sleep(_SYNC_POLL_SECONDS)
+    runtime.metrics.known(SERVING_POOLS.kind, len(runtime.store.pools))
+    _log.info("ready to act", pools=len(runtime.store.pools))
+
+
+def _loop(runtime: Runtime) -> ReconcileLoop:
+    reconcilers = {SERVING_POOLS.plural: PoolReconciler.of(runtime).reconcile}
+    for resource in kinds.PLACEHOLDERS:
+        reconcilers[resource.plural] = PlaceholderReconciler(runtime, resource).reconcile
+    return ReconcileLoop(runtime, reconcilers)
+
+
+async def _watch_kinds(runtime: Runtime, stop: asyncio.Event) -> None:
+    """Run kopf; it returns when told to stop, also by a signal, whose handling it takes over."""
+    registry = kopf.OperatorRegistry()
+    startup.register(registry)
+    kinds.register(registry)
+    with suppress(asyncio.CancelledError):
+        await kopf.operator(registry=registry, memo=runtime, standalone=True, clusterwide=True, stop_flag=stop)
+
+
+if __name__ == "__main__":
+    main()
