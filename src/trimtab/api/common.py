@@ -269,7 +269,7 @@ class Selector(Ruled):
 
     rules: ClassVar = (
         Rule(
-            lambda selector: all(re.search(LABEL_KEY, key) for key in selector.match_labels),
+            lambda selector: all(re.fullmatch(LABEL_KEY, key) for key in selector.match_labels),
             f"!has(self.matchLabels) || self.matchLabels.all(key, key.matches('{LABEL_KEY}'))",
             "matchLabels: a key must be a label name such as `topology.trimtab.dev/row`: correct it",
         ),

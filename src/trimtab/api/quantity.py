@@ -22,6 +22,6 @@ def parse_quantity(text: str) -> Decimal:
 
 
 def _number(text: str, digits: str) -> Decimal:
-    if not digits.replace(".", "", 1).isdecimal():
+    if not (digits.isascii() and digits.replace(".", "", 1).isdecimal()):
         raise ValueError(f"{text!r} is no quantity: write a number such as 100m, 4 or 8Gi")
     return Decimal(digits)

@@ -89,9 +89,9 @@ class Ruled(Record):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Carry the rules into the schema, where the CRD generator finds them."""
         json_schema = handler.resolve_ref_schema(handler(schema))
-        rules = [{"rule": rule.cel, "message": rule.message} for rule in (*cls.rules, *cls.changes)]
+        rules: tuple[Rule | ChangeRule, ...] = (*cls.rules, *cls.changes)
         if rules:
-            json_schema["x-kubernetes-validations"] = rules
+            json_schema["x-kubernetes-validations"] = [{"rule": rule.cel, "message": rule.message} for rule in rules]
         return json_schema
 
 
