@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.api import keys
-from trimtab.kube import Kube, KubeError, NotFound
+from trimtab.kube import Kube, KubeError, NotFound, Resource
 from trimtab.kube.resources import NODES, SERVICE_ACCOUNTS
 from trimtab.local import components, config, fakes, owned, paths, ports
 from trimtab.local.components import Component
@@ -31,6 +31,7 @@ from trimtab.local.progress import Progress, Silent
 from trimtab.model.problem import Problem
 
 DEFAULT_NAME: Final = "trimtab"
+PROCESS_NODE: Final = "process-0"
 PORTS: Final = (
     "apiserver",
     "etcd",
@@ -425,14 +426,27 @@ class LocalCluster:
         return Problem(f"{component.name} {why}. The end of its log:\n  {said}", fix=self._command("up"))
 
     async def _populate(self, options: Options) -> None:
-        """Create the fake nodes, and wait for what pods need: the default ServiceAccount comes a moment late."""
+        """Create the fake nodes, and wait for what pods need.
+
+        Raises:
+            Problem: It does not come in time, or the process node ended.
+        """
         async with Kube.connect(self.kubeconfig, field_manager="trimtab-cluster", timeout_seconds=30) as kube:
             await fakes.create(kube, list(fakes.nodes(options.nodes, options.accelerators, now=_now())))
-            deadline = time.monotonic() + _READY_SECONDS
-            while not await _has_default_account(kube):
-                if time.monotonic() > deadline:
-                    raise Problem("the default ServiceAccount does not appear", fix=self._command("logs", "kube-controller-manager"))
-                await asyncio.sleep(_POLL_SECONDS)
+            # Set up by controllers a moment later; pods created before it are refused.
+            await self._until_there(kube, SERVICE_ACCOUNTS, "default", "default")
+            if options.process_node:
+                await self._until_there(kube, NODES, PROCESS_NODE, None)
+
+    async def _until_there(self, kube: Kube, resource: Resource, name: str, namespace: str | None) -> None:
+        """Wait until an object exists and, if it is a node, is Ready."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while not await _is_there(kube, resource, name, namespace):
+            late = time.monotonic() > deadline
+            for component in self.components():
+                if late or not any(map(component.runs_as, owned.processes(self.root))):
+                    raise self._did_not_come_up(component)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _demand_loopback(self) -> None:
         """Make sure that no component can be reached from another machine.
@@ -477,19 +491,20 @@ class LocalCluster:
             sys.executable,
             *("-m", "trimtab.cli", "process-node"),
             f"--kubeconfig={self.kubeconfig}",
-            f"--state={self.root / 'process-node'}",
-            f"--port={record.ports['process_node']}",
+            f"--node-name={PROCESS_NODE}",
+            f"--state-dir={self.root / 'process-node'}",
+            f"--kubelet-port={record.ports['process_node']}",
             *forwards,
         )
         return Component("process-node", argv, self._kwok / "logs" / "process-node.log")
 
 
-async def _has_default_account(kube: Kube) -> bool:
+async def _is_there(kube: Kube, resource: Resource, name: str, namespace: str | None) -> bool:
     try:
-        await kube.get(SERVICE_ACCOUNTS, "default", namespace="default")
+        found = await kube.get(resource, name, namespace=namespace)
     except NotFound:
         return False
-    return True
+    return resource is not NODES or _is_ready(found)
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:
