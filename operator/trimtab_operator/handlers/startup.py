@@ -20,7 +20,7 @@ async def configure(settings: kopf.OperatorSettings, memo: Runtime, **_: Any) ->
     settings.networking.request_timeout = memo.settings.request_timeout_seconds
     settings.networking.connect_timeout = memo.settings.request_timeout_seconds
     settings.watching.inactivity_timeout = 70.0
-    settings.watching.server_timeout = 290.0
+    settings.watching.server_timeout = 290  # a float would not be understood by the API server
     settings.watching.reconnect_backoff = 0.2
     settings.queueing.idle_timeout = 0.05  # handlers only parse: a worker need not linger
     settings.queueing.exit_timeout = 1.0

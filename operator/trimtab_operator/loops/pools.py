@@ -282,7 +282,7 @@ class PoolReconciler:
         workload = seen.workload
         if workload is None:
             return
-        ready = workload.settled and workload.ready >= workload.desired
+        ready = workload.settled and workload.ready == workload.desired
         observed = f"{workload.ready} of {workload.desired} replicas ready"
         record.journal = journal.follow(
             record.journal, spec.knob, str(workload.desired), observed, seen.at, reached=ready

@@ -1,24 +1,26 @@
 """Leader election with a Lease: one process leads, the others stand by and take over.
 
 The client's own elector is wrapped, because as it is it never gives the Lease back, ends on the first broken
-connection, and waits up to five minutes for an answer, by which time somebody else leads.
+connection, and waits up to five minutes for an answer, by which time somebody else leads. The connection's time-out
+must be shorter than `Terms.renew_seconds`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
+import orjson
 import structlog
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
-from trimtab.kube.client import Kube
-from trimtab.kube.errors import Invalid, KubeError
+from trimtab.kube.client import Kube, Object
+from trimtab.kube.errors import AlreadyExists, Conflict, Invalid, KubeError, NotFound
 from trimtab.kube.resources import LEASES
 
 _log = structlog.get_logger(__name__)
@@ -92,6 +94,7 @@ class Election:
             await asyncio.wait({campaign, other}, return_when=asyncio.FIRST_COMPLETED)
             if not other.done():
                 self.leading = False
+                campaign.result()  # raises what ended it, if it was a defect
                 raise LeadershipLost(f"Lease {self.namespace}/{self.name} was not renewed in time")
             await other
         finally:
@@ -105,7 +108,7 @@ class Election:
             _log.error("leadership lost", lease=f"{self.namespace}/{self.name}", identity=self.identity)
 
         terms = self.terms
-        lock = _PatientLock(self)
+        lock = _Lease(self)
         config = Config(lock, terms.lease_seconds, terms.renew_seconds, terms.retry_seconds, started, stopped)
         await LeaderElection(config).run()
 
@@ -125,31 +128,66 @@ class Election:
             _log.info("lease given back", lease=f"{self.namespace}/{self.name}")
 
 
-class _PatientLock(LeaseLock):
-    """A Lease whose calls end in time and turn a broken connection into a failed try, which is tried again."""
+class _Lease(BaseLock):
+    """The Lease as the client's elector wants to see it, over our own connection.
+
+    The client's own lock cannot create a Lease (its call does not pass its own validation), and a broken connection
+    ends its election; here that is one failed try.
+    """
 
     def __init__(self, election: Election) -> None:
-        super().__init__(election.name, election.namespace, election.identity, election.kube.api)
-        self._limit = election.terms.renew_seconds / 2
+        super().__init__(election.name, election.namespace, election.identity)
+        self._kube = election.kube
         self._on_try = election.on_try
+        self._seen: Object = {}
 
-    async def get(self, name: str, namespace: str) -> Any:
-        answer = await self._try(super().get(name, namespace))
-        return answer or (False, ApiException(status=0, reason="the API server did not answer"))
-
-    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        return bool(await self._try(super().create(name, namespace, election_record)))
-
-    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        return bool(await self._try(super().update(name, namespace, updated_record)))
-
-    async def _try(self, call: Awaitable[Any]) -> Any:
+    async def get(self, name: str, namespace: str) -> tuple[bool, Any]:
         self._on_try()
         try:
-            return await asyncio.wait_for(call, self._limit)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            _log.warning("lease not reached", error=str(error) or type(error).__name__)
-            return None
+            self._seen = await self._kube.get(LEASES, name, namespace)
+        except KubeError as error:
+            _report(error)
+            refusal = ApiException(status=error.status, reason=error.message)
+            refusal.body = orjson.dumps({"code": error.status}).decode()
+            return False, refusal
+        spec = self._seen.get("spec") or {}
+        seconds = str(spec.get("leaseDurationSeconds") or "")
+        return True, LeaderElectionRecord(
+            spec.get("holderIdentity") or None, seconds or None, spec.get("acquireTime"), spec.get("renewTime")
+        )
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        lease = {"metadata": {"name": name, "namespace": namespace}, "spec": self._spec(election_record, {})}
+        return await self._try(self._kube.create(LEASES, lease))
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        """Replace the Lease that was read, and only that version of it."""
+        lease = self._seen | {"spec": self._spec(updated_record, self._seen.get("spec") or {})}
+        return await self._try(self._kube.replace(LEASES, name, lease, namespace))
+
+    def _spec(self, record: LeaderElectionRecord, before: Object) -> Object:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        goes_on = before.get("holderIdentity") == record.holder_identity
+        return {
+            "holderIdentity": record.holder_identity,
+            "leaseDurationSeconds": int(record.lease_duration or 0),
+            "acquireTime": before.get("acquireTime", now) if goes_on else now,
+            "renewTime": now,
+            "leaseTransitions": int(before.get("leaseTransitions") or 0) + (not goes_on),
+        }
+
+    async def _try(self, call: Awaitable[Object]) -> bool:
+        try:
+            self._seen = await call
+        except KubeError as error:
+            _report(error)
+            return False
+        return True
+
+
+def _report(error: KubeError) -> None:
+    if not isinstance(error, (NotFound, Conflict, AlreadyExists)):  # those are how candidates meet
+        _log.warning("lease not reached", error=error.message)
 
 
 async def _run(work: Lead) -> None:
@@ -158,5 +196,4 @@ async def _run(work: Lead) -> None:
 
 async def _end(task: "asyncio.Task[Any]") -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.gather(task, return_exceptions=True)
