@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import reference
+
 from trimtab.api import crd
-from trimtab.obs import reference
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,11 +19,13 @@ def generated() -> Iterator[tuple[Path, str]]:
         yield Path("crds") / name, text
         yield Path("helm/trimtab/crds") / name, text
     yield Path("src/trimtab/api/schema_hashes.py"), crd.hashes_module()
+    yield Path("src/trimtab/api/schema_hashes.py"), crd.hashes_module()
     for name, text in reference.pages().items():
         yield Path("docs/reference") / name, text
 
 
 def main() -> int:
+    """Write or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail when a file is out of date")
     check = parser.parse_args().check
@@ -33,9 +36,8 @@ def main() -> int:
             continue
         stale += 1
         if check:
-            sys.stdout.writelines(
-                list(difflib.unified_diff(before.splitlines(True), text.splitlines(True), str(path), "generated"))[:40]
-            )
+            old, new = before.splitlines(keepends=True), text.splitlines(keepends=True)
+            sys.stdout.writelines(list(difflib.unified_diff(old, new, str(path), "generated"))[:40])
         else:
             (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).write_text(text)
