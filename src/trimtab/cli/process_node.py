@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import uvloop
 
-from trimtab.local.process_node.agent import DEFAULT_CAPACITY, Settings, serve
+from trimtab.local.process_node.agent import DEFAULT_CAPACITY, DEFAULT_LABELS, Settings, serve
 from trimtab.local.process_node.forward import Forward, parse_forward
 from trimtab.local.process_node.quantity import parse
 from trimtab.local.process_node.restarts import BackOff
@@ -28,7 +28,7 @@ def _pairs(values: Iterable[str]) -> dict[str, str]:
 
 
 def _labels(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    return _pairs(values)
+    return DEFAULT_LABELS | _pairs(values)
 
 
 def _capacity(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -70,7 +70,14 @@ def _capacity(_: click.Context, __: click.Parameter, values: tuple[str, ...]) ->
     metavar="RESOURCE=AMOUNT",
     help=f"What pods may request in total; defaults: {', '.join(f'{k}={v}' for k, v in DEFAULT_CAPACITY.items())}.",
 )
-@click.option("--label", "labels", multiple=True, callback=_labels, metavar="KEY=VALUE", help="A label of the Node.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    callback=_labels,
+    metavar="KEY=VALUE",
+    help=f"A label of the Node; defaults: {', '.join(f'{k}={v}' for k, v in DEFAULT_LABELS.items())}.",
+)
 @click.option("--allow", "programs", multiple=True, metavar="PROGRAM", help="One more program that pods may run.")
 @click.option("--kubelet-port", default=10250, show_default=True, help="Where logs are served, at the Node's address.")
 @click.option("--back-off", default=10.0, show_default=True, metavar="SECONDS", help="First delay between restarts.")

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from trimtab.api import keys
 from trimtab.kube import EventType, Kube, list_then_watch
 from trimtab.kube.client import Object
 from trimtab.kube.resources import PODS, SERVICES
@@ -38,7 +39,14 @@ DEFAULT_CAPACITY: Final = {
     "memory": "512Gi",
     "ephemeral-storage": "100Gi",
     "pods": "500",
-    "nvidia.com/gpu": "64",
+    keys.GPU_RESOURCE: "64",
+}
+DEFAULT_LABELS: Final = {
+    keys.ACCELERATOR: "nvidia-h100",
+    keys.SITE: "site-a",
+    keys.AISLE: "aisle-process",
+    keys.ROW: "row-process",
+    keys.RACK: "row-process-rack-1",
 }
 _NETWORK_FILE: Final = "network"
 _GATHER_SECONDS: Final = 0.1
@@ -66,7 +74,7 @@ class Settings:
     node_name: str
     forwards: tuple[Forward, ...] = ()
     capacity: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_CAPACITY))
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_LABELS))
     programs: tuple[str, ...] = ()
     back_off: BackOff = field(default_factory=BackOff)
     kubelet_port: int = 10250

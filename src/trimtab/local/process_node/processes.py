@@ -12,6 +12,8 @@ from typing import Final
 
 import structlog
 
+from trimtab.local import owned
+
 _log = structlog.get_logger(__name__)
 
 MARKER: Final = "TRIMTAB_PROCESS_NODE"
@@ -158,14 +160,20 @@ def _kill_group(pid: int) -> None:
 
 
 def mark(state_dir: Path, pod_uid: str) -> dict[str, str]:
-    """Return the variable that marks a pod's processes."""
-    return {MARKER: f"{state_dir}:{pod_uid}"}
+    """Return the variables that mark a pod's processes: as ours, and as the local cluster's if we belong to one."""
+    root = os.environ.get(owned.MARK)
+    cluster = {owned.MARK: root, owned.ROLE: "pod"} if root else {}
+    return {MARKER: f"{state_dir}:{pod_uid}"} | cluster
 
 
 def marked(state_dir: Path, pod_uid: str = "") -> list[int]:
     """Return the pids of processes, of any parent, that carry the mark of this node or of one of its pods."""
-    wanted = f"{MARKER}={state_dir}:{pod_uid}".encode()
+    wanted = _wanted(state_dir, pod_uid)
     return [pid for pid in _pids() if _carries(pid, wanted)]
+
+
+def _wanted(state_dir: Path, pod_uid: str) -> bytes:
+    return f"{MARKER}={state_dir}:{pod_uid}".encode()
 
 
 def _pids() -> list[int]:
@@ -188,7 +196,7 @@ async def reap(state_dir: Path, pod_uid: str = "", *, timeout_seconds: float = 5
         async with asyncio.timeout(timeout_seconds):
             while left := marked(state_dir, pod_uid):
                 for pid in left:
-                    _kill(pid)
+                    _kill(pid, _wanted(state_dir, pod_uid))
                 found.update(left)
                 await asyncio.sleep(_REAP_PAUSE_SECONDS)
     except TimeoutError:
@@ -196,10 +204,16 @@ async def reap(state_dir: Path, pod_uid: str = "", *, timeout_seconds: float = 5
     return len(found)
 
 
-def _kill(pid: int) -> None:
+def _kill(pid: int, wanted: bytes) -> None:
+    """Kill a process if, once it is held fast, it still carries the mark: pids are used again."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    except PermissionError as error:
-        _log.warning("process not killed", pid=pid, error=str(error))
+    try:
+        if _carries(pid, wanted):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
