@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -91,7 +91,7 @@ class OpenAIServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
 
-    async def __aenter__(self) -> "OpenAIServer":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
         return self
 
@@ -141,9 +141,10 @@ class OpenAIServer:
 
     async def _answer(self, script: Script, request: Received, writer: asyncio.StreamWriter) -> bool:
         if script.body is not None:
-            head = f"HTTP/1.1 {script.status} X\r\ncontent-type: {script.content_type}\r\ncontent-length: {len(script.body)}"
+            head = f"HTTP/1.1 {script.status} X\r\ncontent-type: {script.content_type}\r\n"
+            head += f"content-length: {len(script.body)}\r\n\r\n"
             await asyncio.sleep(script.first_seconds)
-            writer.write(head.encode() + b"\r\n\r\n" + script.body)
+            writer.write(head.encode() + script.body)
             await writer.drain()
             return not script.cut
         writer.write(STREAM_HEAD)

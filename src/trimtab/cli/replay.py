@@ -9,6 +9,7 @@ import platform
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -57,6 +58,22 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class Factor(click.ParamType[float]):
+    """A finite number above 0."""
+
+    name = "factor"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the text."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return number
+
+
 class Level(click.ParamType[ServiceLevel]):
     """A service level, `NAME:ttft=2s,tpot=60ms,completion=1h:SHARE`."""
 
@@ -82,8 +99,8 @@ class Options:
     duration: float | None
     rate_scale: float
     model: str | None
-    level: tuple[ServiceLevel, ...]
-    header: tuple[str, ...]
+    levels: tuple[ServiceLevel, ...]
+    headers: Mapping[str, str]
     endpoint: str
     exact_output: bool
     timeout: float
@@ -96,27 +113,23 @@ class Options:
     check: bool
 
 
-_POSITIVE = click.FloatRange(0, min_open=True)
-
-
 @click.command(
     epilog="Times are written 250ms, 2s, 10m, 1h. A service level is NAME:TARGETS:SHARE, with targets ttft=, tpot= and "
     "completion=, e.g. --level interactive:ttft=2s,tpot=60ms:0.8 --level batch:completion=1h:0.2"
 )
 @click.option("--url", help="Base URL of the endpoint, e.g. http://127.0.0.1:8000.")
 @click.option("--trace", default="azure-conv", show_default=True, help="Name of a trace (see --list) or a file.")
-@click.option("--speed", type=_POSITIVE, default=1.0, show_default=True, help="Compress the trace by this factor.")
+@click.option("--speed", type=Factor(), default=1.0, show_default=True, help="Compress the trace by this factor.")
 @click.option(
     "--time-scale",
-    type=_POSITIVE,
-    help="Reported seconds in one wall second, for limits too. Give the engine's own speed factor when it is simulated. "
-    "[default: 1]",
+    type=Factor(),
+    help="Reported seconds in one wall second, limits too: the speed factor of a simulated engine. [default: 1]",
 )
 @click.option("--start", type=Duration(), default="0s", show_default=True, help="Where in the trace to begin.")
 @click.option(
     "--duration", type=Duration(), help="How much of the trace, in its own time. [default: all; 10m if drawn]"
 )
-@click.option("--rate-scale", type=_POSITIVE, default=1.0, show_default=True, help="Rate of a trace that is drawn.")
+@click.option("--rate-scale", type=Factor(), default=1.0, show_default=True, help="Rate of a trace that is drawn.")
 @click.option("--model", help="Model to ask for. [default: the only one that the endpoint offers]")
 @click.option(
     "--level",
@@ -150,7 +163,8 @@ def replay(**options: Any) -> int:
     Requests go out when the trace says, however slowly earlier ones are answered (open loop), and latencies count from
     that moment. The API key is taken from OPENAI_API_KEY.
     """
-    asked = Options(**options)
+    levels = _levels(options.pop("level"))
+    asked = Options(levels=levels, headers=_headers(options.pop("header")), **options)
     catalog = find_traces(asked.data)
     if asked.list_traces:
         _list(catalog)
@@ -235,12 +249,12 @@ def _allow_many_connections() -> None:
 
 async def _run(asked: Options, trace: Trace, console: Console) -> tuple[Replay, bool]:
     """Replay with a live view; Ctrl-C and SIGTERM end it early, and what was measured is kept."""
-    client = Client(parse_target(str(asked.url)), _headers(asked.header))
+    client = Client(parse_target(str(asked.url)), asked.headers)
     settings = ReplaySettings(
         model=await choose_model(client, asked.model),
         speed=asked.speed,
         time_scale=asked.time_scale or 1.0,
-        levels=_levels(asked.level),
+        levels=asked.levels,
         seed=asked.seed,
         chat=asked.endpoint == "chat",
         exact_output=asked.exact_output,

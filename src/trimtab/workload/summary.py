@@ -166,7 +166,7 @@ def _warnings(records: Sequence[RequestRecord], levels: Sequence[ServiceLevel], 
     bound = _LAG_SHARE_OF_TARGET * min(targets) if targets else _LAG_BOUND_SECONDS
     if lag.p99 > bound:
         yield (
-            f"the client was overloaded: it sent 1 % of the requests {lag.p99:.3g} s late or later (bound {bound:.3g} s)"
+            f"the client was overloaded: it sent 1 % of the requests {lag.p99:.3g} s late or more (bound {bound:.3g} s)"
             "; lower --speed or give it a core of its own"
         )
     counted = [record for record in records if record.prompt_tokens]

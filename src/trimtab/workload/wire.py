@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._done: asyncio.Future[None] | None = None
         self._headers: dict[str, str] = {}
         self._now = 0.0
+        self._keep = False
         self.answered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -125,6 +126,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status >= 200:  # noqa: PLR2004 - what is below announces another answer
             self.answered = True
+            self._keep = self._parser.should_keep_alive()
             self._reader.on_head(status, self._headers)
 
     def on_body(self, data: bytes) -> None:
@@ -151,7 +153,7 @@ class Connection(asyncio.Protocol):
             await self._done
         finally:
             self._done = None
-        return self._parser.should_keep_alive() and not self._transport.is_closing()
+        return self._keep and not self._transport.is_closing()
 
     def close(self) -> None:
         """Drop the connection at once; the server sees its client go."""
