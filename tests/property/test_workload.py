@@ -44,6 +44,7 @@ def test_windows_partition_a_trace(trace: Trace, cut: float, rest: float) -> Non
     assert all(request.at_seconds >= 0 for request in after.requests)
 
 
+@settings(deadline=None)
 @given(traces())
 def test_reused_prefixes_agree_with_a_count_token_by_token(trace: Trace) -> None:
     """Brute force: a token is reused if all blocks up to its own were seen in earlier requests."""

@@ -126,9 +126,11 @@ async def test_list_and_check_need_no_server(tmp_path: Path) -> None:
         (["--url", "http://127.0.0.1:1", "--trace", "azure-conv", "--rate-scale", "2"], 1, "another speed"),
     ],
 )
-def test_wrong_usage(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
-    with CliRunner().isolated_filesystem(tmp_path):
-        result = CliRunner().invoke(replay_command, arguments)
+def test_wrong_usage(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(replay_command, arguments)
     assert message in (str(result.exception) if isinstance(result.exception, Problem) else result.output)
     assert result.exit_code == code
 
