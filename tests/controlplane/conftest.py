@@ -81,9 +81,7 @@ class Installed:
 
 
 @pytest.fixture(scope="module")
-def installed(
-    cluster: LocalCluster | ExistingCluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installed]:
+def installed(cluster: LocalCluster | ExistingCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     """Custom resources and the three processes, as plain processes with administrator's rights."""
     logs = tmp_path_factory.mktemp("installed")
     kubectl(cluster, "create", "namespace", "trimtab-system", check=False)
@@ -101,7 +99,11 @@ def installed(
             start("trimtab-operator", operator_health, health_port=operator_health, metrics_port=operator_metrics),
             start("trimtab-extender", extender_port, port=extender_port, metrics_port=extender_metrics),
             start(
-                "trimtab-gateway", gateway_admin, port=gateway_port, admin_port=gateway_admin, metrics_port=gateway_metrics
+                "trimtab-gateway",
+                gateway_admin,
+                port=gateway_port,
+                admin_port=gateway_admin,
+                metrics_port=gateway_metrics,
             ),
             f"http://127.0.0.1:{gateway_port}",
         )

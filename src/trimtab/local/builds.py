@@ -73,7 +73,9 @@ class Build:
             total = self._count_packages(go, module, family, environment, progress)
             for program in family.programs:
                 flags = ["-trimpath", "-ldflags", f"-s -w {family.linker}".strip(), "-o", str(into / program.name)]
-                self._compile([go, "build", "-v", *flags, program.package], module, environment, (family, total, progress))
+                self._compile(
+                    [go, "build", "-v", *flags, program.package], module, environment, (family, total, progress)
+                )
             self._delivered = True
             progress.advance(f"build {family.name}", total, total)
             progress.say(f"built {family.name} {family.version} in {time.monotonic() - started:.0f} s")

@@ -59,6 +59,13 @@ def _kubernetes(name: str) -> Program:
     return Program(name, f"k8s.io/kubernetes/cmd/{name}", release, checksums=f"{release}.sha256")
 
 
+def _stamp(*packages: str) -> str:
+    """Linker flags that say which version it is: without them servers and clients call themselves v0.0.0."""
+    major, minor, _ = KUBERNETES.removeprefix("v").split(".")
+    facts = {"gitVersion": KUBERNETES, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in facts.items())
+
+
 def _kwok(name: str, sha256: str) -> Program:
     release = f"https://github.com/kubernetes-sigs/kwok/releases/download/v0.8.0/{name}-linux-{{arch}}"
     return Program(name, f"sigs.k8s.io/kwok/cmd/{name}", release, pinned=(("amd64", sha256),))
@@ -70,7 +77,6 @@ def _etcd(name: str, package: str) -> Program:
     return Program(name, package, f"{base}/{archive}.tar.gz", f"{archive}/{name}", f"{base}/SHA256SUMS")
 
 
-_COMPONENT = "k8s.io/component-base/version"
 _PROMETHEUS = "https://github.com/prometheus/prometheus/releases/download/v3.16.0"
 _HELM = "https://get.helm.sh/helm-v4.3.1-linux-{arch}.tar.gz"
 
@@ -86,9 +92,7 @@ FAMILIES: Final = (
         KUBERNETES,
         tuple(map(_kubernetes, ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"))),
         build_minutes=6,
-        # Without these the server calls itself v0.0.0, and clients that ask for its version misbehave.
-        linker=f"-X {_COMPONENT}.gitVersion={KUBERNETES} -X {_COMPONENT}.gitMajor=1 -X {_COMPONENT}.gitMinor=37"
-        f" -X {_COMPONENT}.gitTreeState=clean",
+        linker=_stamp("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"),
     ),
     Family(
         "kwok",

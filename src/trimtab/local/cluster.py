@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from trimtab.api import keys
 from trimtab.kube import Kube, KubeError, NotFound, Resource
 from trimtab.kube.resources import NODES, SERVICE_ACCOUNTS
 from trimtab.local import components, config, fakes, owned, paths, ports
@@ -284,6 +283,7 @@ class LocalCluster:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
+                _delete_empty(lock.parent, lock.parents[1])
 
     def _record(self) -> _Record:
         try:
@@ -312,7 +312,9 @@ class LocalCluster:
             return False
         if record.options != options:
             fix = f"`{self._command('down')}` first, or give the new one another --name"
-            raise Problem(f"cluster {self.name} is already up with {record.options.nodes} nodes and other options", fix=fix)
+            raise Problem(
+                f"cluster {self.name} is already up with {record.options.nodes} nodes and other options", fix=fix
+            )
         self._progress.say(f"cluster {self.name} is already up")
         return True
 
@@ -322,9 +324,6 @@ class LocalCluster:
         shutil.rmtree(self.root, ignore_errors=True)
         if self.root.exists():
             raise Problem(f"{self.root} cannot be deleted", fix=f"delete it by hand: rm -rf {self.root}")
-        for folder in (self.root.parent, self.root.parent.parent):
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
 
     def _stop_processes(self) -> None:
         # The process node first and alone: it stops its pods, and needs the API server for it.
@@ -354,7 +353,11 @@ class LocalCluster:
         lock = self.root.with_name("ports.lock")
         with locked(lock, lambda _: None):
             taken = {port for name in self.names(self.root.parents[1]) for port in self._ports_of(name)}
-            within = ports.port_range(os.environ["TRIMTAB_PORTS"]) if os.environ.get("TRIMTAB_PORTS") else ports.DEFAULT_RANGE
+            within = (
+                ports.port_range(os.environ["TRIMTAB_PORTS"])
+                if os.environ.get("TRIMTAB_PORTS")
+                else ports.DEFAULT_RANGE
+            )
             chosen = dict(zip(PORTS, ports.free(len(PORTS), taken, within), strict=True))
             content = {
                 "name": self.name,
@@ -383,10 +386,21 @@ class LocalCluster:
         (self.root / "prometheus.yaml").write_text(prometheus)
 
     def _create_control_plane(self, kwokctl: Path) -> None:
-        options = ["--runtime", "binary", "--config", str(self.root / "kwokctl.yaml"), "--kubeconfig", str(self.kubeconfig)]
+        options = [
+            "--runtime",
+            "binary",
+            "--config",
+            str(self.root / "kwokctl.yaml"),
+            "--kubeconfig",
+            str(self.kubeconfig),
+        ]
         command = [str(kwokctl), "create", "cluster", "--name", self.name, *options]
         # A home of its own: kwokctl reads ~/.kwok/kwok.yaml, and writes a cache below ~/.kube.
-        environment = {"KWOK_WORKDIR": str(self.root / "kwok"), "HOME": str(self.root / "kwok"), owned.MARK: str(self.root)}
+        environment = {
+            "KWOK_WORKDIR": str(self.root / "kwok"),
+            "HOME": str(self.root / "kwok"),
+            owned.MARK: str(self.root),
+        }
         log = self.root / "kwokctl.log"
         with log.open("ab") as output:
             done = subprocess.run(
@@ -399,7 +413,9 @@ class LocalCluster:
                 check=False,
             )
         if done.returncode:
-            raise Problem(f"kwokctl could not set up the control plane: {_last(log)}", fix=self._command("up") + " again")
+            raise Problem(
+                f"kwokctl could not set up the control plane: {_last(log)}", fix=self._command("up") + " again"
+            )
         self._wait_until_well(components.from_kwokctl(self._kwok))
 
     def _wait_until_well(self, wanted: list[Component]) -> None:
@@ -412,18 +428,19 @@ class LocalCluster:
         left = list(wanted)
         while True:
             running = owned.processes(self.root)
-            dead = next((item for item in left if not any(map(item.runs_as, running))), None)
-            left = [item for item in left if item is dead or item.ailment()]
+            dead = [item for item in left if not any(map(item.runs_as, running))]
+            left = [item for item in left if item in dead or item.ailment()]
             if not left:
                 return
             if dead or time.monotonic() > deadline:
-                raise self._did_not_come_up(dead or left[0])
+                raise self._did_not_come_up([*dead, *left][0])
             time.sleep(_POLL_SECONDS)
 
     def _did_not_come_up(self, component: Component) -> Problem:
         said = "\n  ".join(component.last_lines(5)) or "it logged nothing"
         why = component.ailment() or "ended"
-        return Problem(f"{component.name} {why}. The end of its log:\n  {said}", fix=self._command("up"))
+        fix = f"`{self._command('down')}`, then `{self._command('up')}`"
+        return Problem(f"{component.name} {why}. The end of its log:\n  {said}", fix=fix)
 
     async def _populate(self, options: Options) -> None:
         """Create the fake nodes, and wait for what pods need.
@@ -442,10 +459,13 @@ class LocalCluster:
         """Wait until an object exists and, if it is a node, is Ready."""
         deadline = time.monotonic() + _READY_SECONDS
         while not await _is_there(kube, resource, name, namespace):
-            late = time.monotonic() > deadline
+            running = owned.processes(self.root)
             for component in self.components():
-                if late or not any(map(component.runs_as, owned.processes(self.root))):
+                if not any(map(component.runs_as, running)):
                     raise self._did_not_come_up(component)
+            if time.monotonic() > deadline:
+                fix = "see whether the machine is overloaded, then " + self._command("up")
+                raise Problem(f"{resource.kind} {name} is not there after {_READY_SECONDS:g} s", fix=fix)
             await asyncio.sleep(_POLL_SECONDS)
 
     def _demand_loopback(self) -> None:
@@ -457,7 +477,9 @@ class LocalCluster:
         found = ports.listeners(process.pid for process in owned.processes(self.root))
         open_ones = sorted({f"{item.address}:{item.port}" for item in found if not ports.is_loopback(item.address)})
         if open_ones:
-            raise Problem(f"a component listens on {', '.join(open_ones)}, which other machines reach", fix="report this")
+            raise Problem(
+                f"a component listens on {', '.join(open_ones)}, which other machines reach", fix="report this"
+            )
 
     def _health(self, component: Component, running: list[owned.Process]) -> Health:
         process = next(filter(component.runs_as, running), None)
@@ -497,6 +519,15 @@ class LocalCluster:
             *forwards,
         )
         return Component("process-node", argv, self._kwok / "logs" / "process-node.log")
+
+
+def _delete_empty(*folders: Path) -> None:
+    """Delete these folders as far as they are empty, innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
 
 
 async def _is_there(kube: Kube, resource: Resource, name: str, namespace: str | None) -> bool:

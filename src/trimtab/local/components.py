@@ -46,8 +46,8 @@ class Component:
     def runs_as(self, process: Process) -> bool:
         """Whether `process` is this component."""
         if process.role:
-            return process.role == self.name and process.argv[:1] == self.argv[:1]
-        return bool(process.argv) and process.argv[0] == self.argv[0]
+            return process.role == self.name
+        return process.argv[:1] == self.argv[:1]  # started by kwokctl, which knows no roles
 
     def start(self, root: Path) -> None:
         """Start it as an orphan in a session of its own, marked as part of the cluster at `root`."""

@@ -109,7 +109,11 @@ def prometheus(ports: Mapping[str, int], kubeconfig: Path, credentials: Path) ->
         _static("kwok", ports["kwok"]),
         _static("prometheus", ports["prometheus"]),
         _pods("trimtab-pods", kubeconfig, [_keep("__meta_kubernetes_pod_container_port_name", "metrics")]),
-        _pods("engines", kubeconfig, [_keep(_label(keys.POOL), ".+"), _keep("__meta_kubernetes_pod_container_port_name", "|http.*")]),
+        _pods(
+            "engines",
+            kubeconfig,
+            [_keep(_label(keys.POOL), ".+"), _keep("__meta_kubernetes_pod_container_port_name", "|http.*")],
+        ),
     ]
     config = {"global": {"scrape_interval": "5s", "scrape_timeout": "4s"}, "scrape_configs": jobs}
     return yaml.safe_dump(config, sort_keys=False)

@@ -16,18 +16,26 @@ def locked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         path: The lock file; its folder is made when absent.
         waiting: Called once with the holder's process id (may be empty) when somebody else holds the lock.
     """
+    with _held(path, waiting) as file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+def _held(path: Path, waiting: Callable[[str], None]) -> IO[str]:
+    """Open and lock the file that is at `path`, however often it is replaced meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            _take(file, waiting)
-            if not _is_current(file, path):
-                continue
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-            file.truncate(0)
-            return
+        try:
+            file = path.open("a+")
+        except FileNotFoundError:  # a holder that was the last one has just deleted the folder
+            continue
+        _take(file, waiting)
+        if _is_current(file, path):
+            return file
+        file.close()
 
 
 def _take(file: IO[str], waiting: Callable[[str], None]) -> None:

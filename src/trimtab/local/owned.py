@@ -62,7 +62,9 @@ def stop(root: Path, *, grace_seconds: float, which: Callable[[Process], bool] =
     while left := [process for process in processes(root) if which(process)]:
         if time.monotonic() > deadline:
             pids = " ".join(str(process.pid) for process in left)
-            raise Problem(f"processes {pids} of {root} do not end", fix=f"look at them with `ps -o pid,stat,cmd {pids}`")
+            raise Problem(
+                f"processes {pids} of {root} do not end", fix=f"look at them with `ps -o pid,stat,cmd {pids}`"
+            )
         _signal(root, signal.SIGKILL, which, 1.0)
     return stragglers
 

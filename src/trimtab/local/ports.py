@@ -29,7 +29,9 @@ def port_range(text: str) -> range:
     """
     first, _, last = text.partition("-")
     if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last) < 2**16):
-        raise Problem(f"TRIMTAB_PORTS: {text!r} is not a range of ports", fix="write it as FIRST-LAST, e.g. 21000-21999")
+        raise Problem(
+            f"TRIMTAB_PORTS: {text!r} is not a range of ports", fix="write it as FIRST-LAST, e.g. 21000-21999"
+        )
     return range(int(first), int(last) + 1)
 
 
@@ -47,7 +49,9 @@ def free(count: int, taken: Collection[int], within: range = DEFAULT_RANGE) -> l
             found.append(port)
     if len(found) < count:
         what = f"only {len(found)} of {count} ports that a cluster needs are free in {within.start}-{within.stop - 1}"
-        raise Problem(what, fix="stop a cluster (`trimtab cluster list`), or name other ports: TRIMTAB_PORTS=FIRST-LAST")
+        raise Problem(
+            what, fix="stop a cluster (`trimtab cluster list`), or name other ports: TRIMTAB_PORTS=FIRST-LAST"
+        )
     return found
 
 

@@ -59,7 +59,9 @@ class Programs:
         root = paths.cache(environ)
         assets = Path(environ["TRIMTAB_ASSETS"]).expanduser() if environ.get("TRIMTAB_ASSETS") else None
         if assets and not assets.is_dir():
-            raise Problem(f"TRIMTAB_ASSETS: {assets} is not a folder", fix="name the folder that holds kube-apiserver, etcd, ...")
+            raise Problem(
+                f"TRIMTAB_ASSETS: {assets} is not a folder", fix="name the folder that holds kube-apiserver, etcd, ..."
+            )
         sources = (Releases.standard(environ), Build.standard(root / "build", environ))
         return cls(Store(root / "programs"), assets, sources, progress)
 
@@ -94,9 +96,7 @@ class Programs:
     def verify(self) -> list[str]:
         """Hash every cached program; one line for each entry that is damaged and will be replaced on next use."""
         kept = [family for family in FAMILIES if self._store.entry(family).exists()]
-        return [
-            f"{family.name}: {fault}" for family in kept for fault in self._store.faults(family, thorough=True)
-        ]
+        return [f"{family.name}: {fault}" for family in kept for fault in self._store.faults(family, thorough=True)]
 
     def _locate(self, name: str) -> Path | None:
         found = self.found(name)

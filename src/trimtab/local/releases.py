@@ -136,7 +136,9 @@ class Releases:
                 progress.advance(f"download {name}", done, total)
                 elapsed = time.monotonic() - started
                 if elapsed > self._stall_seconds and done < elapsed * SLOWEST_BYTES_PER_SECOND:
-                    raise Unavailable(f"{urlsplit(address).netloc} sends {done / elapsed / 1000:.0f} kB/s, which is too slow")
+                    raise Unavailable(
+                        f"{urlsplit(address).netloc} sends {done / elapsed / 1000:.0f} kB/s, which is too slow"
+                    )
         progress.advance(f"download {name}", done, done)
 
 

@@ -7,7 +7,7 @@ from trimtab.local.catalog import Family
 from trimtab.local.progress import Progress
 
 
-class Unavailable(Exception):  # noqa: N818 - the source is what is unavailable
+class Unavailable(Exception):
     """A source cannot deliver; the message says why in a few words, and the next source is tried."""
 
 
