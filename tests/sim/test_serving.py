@@ -212,6 +212,15 @@ class TestPreemption:
         assert low.produced == high.produced == 9
 
 
+    def test_the_first_in_the_batch_can_be_its_own_victim(self) -> None:
+        target = engine(kv_blocks=7, scheduling_policy="priority", prefix_caching=False)
+        low = target.add(Work(8, 9, priority=1), 0.0)
+        high = target.add(Work(7, 12, priority=0), 1.0)
+        run(target, 1.0)
+        assert (low.preemptions, high.preemptions) == (1, 0)
+        assert (low.produced, high.produced) == (9, 12)
+
+
 class TestPrefixCache:
     HASHES = tuple(range(100, 120))
 

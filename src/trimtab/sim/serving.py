@@ -246,9 +246,13 @@ class ServingEngine:
             return None
         batch: dict[Sequence, int] = {}
         preempted: list[Sequence] = []
-        budget = self._serve_running(batch, preempted)
-        if not preempted:
-            self._admit_waiting(batch, budget, now)
+        while not batch:
+            before = len(preempted)
+            budget = self._serve_running(batch, preempted)
+            if len(preempted) == before:
+                self._admit_waiting(batch, budget, now)
+                break
+            # Else nobody is admitted; where nobody was served either, the pass took no time and is made again.
         return self._timed(batch, tuple(preempted), now) if batch else None
 
     def complete(self, iteration: Iteration) -> list[Sequence]:

@@ -37,8 +37,8 @@ REFUSED: list[tuple[dict[str, Any], str, str | None, str]] = [
         INVALID,
         "body.temperature",
         (
-            "1 validation error:\n  {{'type': 'float_parsing', 'loc': 'body.temperature', 'msg': 'Input should be a valid"
-            " number, unable to parse string as a number', 'input': 'hot'}}"
+            "1 validation error:\n  {{'type': 'float_parsing', 'loc': 'body.temperature', 'msg': 'Input should be a"
+            " valid number, unable to parse string as a number', 'input': 'hot'}}"
         ),
     ),
     (
