@@ -206,6 +206,8 @@ class EngineConnection(asyncio.Protocol):
                 return rest
             self._expect_answer()  # an interim answer
             self._pending = rest
+        if self._pending.count(b"\n") != self._pending.count(b"\r\n"):
+            raise httptools.HttpParserError("the head of the answer has a line end other than CRLF")
         if len(self._pending) > self._link.limits.head_bytes:
             raise httptools.HttpParserError("the head of the answer is too large")
         return b""
