@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -66,18 +67,11 @@ class Build:
         with locked(self._work.with_suffix(".lock"), lambda pid: progress.say(f"waiting for the build of pid {pid}")):
             self._work.mkdir(parents=True, exist_ok=True)
             self._demand_space()
-            go = self._go(module, progress)
+            compiler = _Compiler(self._go(module, progress), module, self._environment(family), self._work)
             progress.say(f"building {family.name} {family.version} from source: about {minutes} on two cores")
             started = time.monotonic()
-            environment = self._environment(family)
-            total = self._count_packages(go, module, family, environment, progress)
-            for program in family.programs:
-                flags = ["-trimpath", "-ldflags", f"-s -w {family.linker}".strip(), "-o", str(into / program.name)]
-                self._compile(
-                    [go, "build", "-v", *flags, program.package], module, environment, (family, total, progress)
-                )
+            compiler.build(family, into, progress)
             self._delivered = True
-            progress.advance(f"build {family.name}", total, total)
             progress.say(f"built {family.name} {family.version} in {time.monotonic() - started:.0f} s")
 
     def tidy(self, progress: Progress) -> None:
@@ -133,23 +127,29 @@ class Build:
                 raise full_disk(self._work)
             raise Unavailable(f"`{' '.join(command[-3:])}` failed: {_last_line(done.stderr)}")
 
-    def _count_packages(
-        self, go: str, module: Path, family: Family, environment: dict[str, str], progress: Progress
-    ) -> int:
-        """How many packages a cold build compiles; reading them also downloads the modules they are in."""
+
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """Go, set up for one module."""
+
+    go: str
+    module: Path
+    environment: dict[str, str]
+    work: Path
+
+    def build(self, family: Family, into: Path, progress: Progress) -> None:
         progress.say(f"reading the modules of {family.name}; what is missing is downloaded")
-        packages = [program.package for program in family.programs]
-        lines = list(self._lines([go, "list", "-deps", *packages], module, environment))
-        return len(lines)
+        # Reading downloads the modules. Cold, each of these packages is compiled, and named as it is.
+        total = len(list(self._lines(["list", "-deps", *(program.package for program in family.programs)])))
+        done = 0
+        for program in family.programs:
+            flags = ["-trimpath", "-ldflags", f"-s -w {family.linker}".strip(), "-o", str(into / program.name)]
+            for package in self._lines(["build", "-v", *flags, program.package]):
+                done = min(done + 1, total - 1)
+                progress.advance(f"build {family.name}", done, total, package)
+        progress.advance(f"build {family.name}", total, total)
 
-    def _compile(
-        self, command: list[str], module: Path, environment: dict[str, str], watched: tuple[Family, int, Progress]
-    ) -> None:
-        family, total, progress = watched
-        for done, package in enumerate(self._lines(command, module, environment)):
-            progress.advance(f"build {family.name}", min(done, total - 1), total, package)
-
-    def _lines(self, command: list[str], module: Path, environment: dict[str, str]) -> Iterator[str]:
+    def _lines(self, arguments: list[str]) -> Iterator[str]:
         """Run Go and yield the packages it names, in step with it.
 
         Raises:
@@ -157,7 +157,7 @@ class Build:
             Problem: The disk is full.
         """
         said: deque[str] = deque(maxlen=50)
-        with _running(command, module, environment) as go:
+        with _running([self.go, *arguments], self.module, self.environment) as go:
             assert go.stdout is not None
             for raw in go.stdout:
                 line = raw.strip()
@@ -167,8 +167,8 @@ class Build:
                     said.append(line)
         if go.returncode:
             if any(_FULL in line.lower() for line in said):
-                raise full_disk(self._work)
-            raise Unavailable(f"`go {command[1]}` failed: {said[-1] if said else 'it said nothing'}")
+                raise full_disk(self.work)
+            raise Unavailable(f"`go {arguments[0]}` failed: {said[-1] if said else 'it said nothing'}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -312,9 +313,7 @@ class LocalCluster:
             return False
         if record.options != options:
             fix = f"`{self._command('down')}` first, or give the new one another --name"
-            raise Problem(
-                f"cluster {self.name} is already up with {record.options.nodes} nodes and other options", fix=fix
-            )
+            raise Problem(f"cluster {self.name} is already up with {record.options}", fix=fix)
         self._progress.say(f"cluster {self.name} is already up")
         return True
 
@@ -353,12 +352,10 @@ class LocalCluster:
         lock = self.root.with_name("ports.lock")
         with locked(lock, lambda _: None):
             taken = {port for name in self.names(self.root.parents[1]) for port in self._ports_of(name)}
-            within = (
-                ports.port_range(os.environ["TRIMTAB_PORTS"])
-                if os.environ.get("TRIMTAB_PORTS")
-                else ports.DEFAULT_RANGE
-            )
-            chosen = dict(zip(PORTS, ports.free(len(PORTS), taken, within), strict=True))
+            named = os.environ.get("TRIMTAB_PORTS")
+            within = ports.port_range(named) if named else ports.DEFAULT_RANGE
+            found = ports.free(len(PORTS), taken, within, first_choice=zlib.crc32(str(self.root).encode()))
+            chosen = dict(zip(PORTS, found, strict=True))
             content = {
                 "name": self.name,
                 "kubeconfig": str(self.kubeconfig),
@@ -386,21 +383,11 @@ class LocalCluster:
         (self.root / "prometheus.yaml").write_text(prometheus)
 
     def _create_control_plane(self, kwokctl: Path) -> None:
-        options = [
-            "--runtime",
-            "binary",
-            "--config",
-            str(self.root / "kwokctl.yaml"),
-            "--kubeconfig",
-            str(self.kubeconfig),
-        ]
-        command = [str(kwokctl), "create", "cluster", "--name", self.name, *options]
+        files = ["--config", str(self.root / "kwokctl.yaml"), "--kubeconfig", str(self.kubeconfig)]
+        command = [str(kwokctl), "create", "cluster", "--name", self.name, "--runtime", "binary", *files]
         # A home of its own: kwokctl reads ~/.kwok/kwok.yaml, and writes a cache below ~/.kube.
-        environment = {
-            "KWOK_WORKDIR": str(self.root / "kwok"),
-            "HOME": str(self.root / "kwok"),
-            owned.MARK: str(self.root),
-        }
+        folder = str(self.root / "kwok")
+        environment = {"KWOK_WORKDIR": folder, "HOME": folder, owned.MARK: str(self.root)}
         log = self.root / "kwokctl.log"
         with log.open("ab") as output:
             done = subprocess.run(
@@ -413,9 +400,8 @@ class LocalCluster:
                 check=False,
             )
         if done.returncode:
-            raise Problem(
-                f"kwokctl could not set up the control plane: {_last(log)}", fix=self._command("up") + " again"
-            )
+            fix = f"`{self._command('up')}` again"
+            raise Problem(f"kwokctl could not set up the control plane: {_last(log)}", fix=fix)
         self._wait_until_well(components.from_kwokctl(self._kwok))
 
     def _wait_until_well(self, wanted: list[Component]) -> None:

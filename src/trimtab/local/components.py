@@ -5,7 +5,6 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -119,5 +118,5 @@ def _component(item: dict[str, Any], folder: Path) -> Component:
 
 def _failed_checks(body: str) -> str:
     """The checks that Kubernetes' verbose health answers mark as failed."""
-    failed: Sequence[str] = [line[3:].partition(" ")[0] for line in body.splitlines() if line.startswith("[-]")]
+    failed = [line[3:].partition(" ")[0] for line in body.splitlines() if line.startswith("[-]")]
     return f"not ready: {', '.join(failed)}" if failed else ""

@@ -101,6 +101,7 @@ def prometheus(ports: Mapping[str, int], kubeconfig: Path, credentials: Path) ->
             "insecure_skip_verify": True,  # controller-manager and scheduler sign their own certificates
         },
     }
+    port = "__meta_kubernetes_pod_container_port_name"
     jobs = [
         _static("etcd", ports["etcd"]),
         _static("kube-apiserver", ports["apiserver"], **secure),
@@ -108,12 +109,9 @@ def prometheus(ports: Mapping[str, int], kubeconfig: Path, credentials: Path) ->
         _static("kube-scheduler", ports["scheduler"], **secure),
         _static("kwok", ports["kwok"]),
         _static("prometheus", ports["prometheus"]),
-        _pods("trimtab-pods", kubeconfig, [_keep("__meta_kubernetes_pod_container_port_name", "metrics")]),
-        _pods(
-            "engines",
-            kubeconfig,
-            [_keep(_label(keys.POOL), ".+"), _keep("__meta_kubernetes_pod_container_port_name", "|http.*")],
-        ),
+        _pods("trimtab-pods", kubeconfig, [_keep(port, "metrics")]),
+        # An engine has its metrics on the port that it serves on, which pools name `http` or not at all.
+        _pods("engines", kubeconfig, [_keep(_label(keys.POOL), ".+"), _keep(port, "|http.*")]),
     ]
     config = {"global": {"scrape_interval": "5s", "scrape_timeout": "4s"}, "scrape_configs": jobs}
     return yaml.safe_dump(config, sort_keys=False)

@@ -1,7 +1,6 @@
 """Ports on loopback: finding free ones, and seeing who listens where."""
 
 import ipaddress
-import os
 import socket
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -35,14 +34,22 @@ def port_range(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def free(count: int, taken: Collection[int], within: range = DEFAULT_RANGE) -> list[int]:
+def free(count: int, taken: Collection[int], within: range = DEFAULT_RANGE, first_choice: int = 0) -> list[int]:
     """The first `count` ports of a range that nothing listens on and that are not in `taken`.
+
+    Args:
+        count: How many.
+        taken: Ports that are spoken for although nothing listens on them.
+        within: Which ports may be chosen.
+        first_choice: Where in the range to begin; any number. Launchers that do not know of each other begin in
+            different places, so that neither takes a port that the other has for a component that is down.
 
     Raises:
         Problem: There are not so many.
     """
     found: list[int] = []
-    for port in within:
+    begin = first_choice % len(within)
+    for port in (*within[begin:], *within[:begin]):
         if len(found) == count:
             break
         if port not in taken and _is_free(port):
@@ -99,12 +106,12 @@ def _address(text: str) -> str:
 
 def _inodes(pid: int) -> Iterator[str]:
     try:
-        descriptors = os.listdir(f"/proc/{pid}/fd")
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
     except (FileNotFoundError, PermissionError):
         return
     for descriptor in descriptors:
         try:
-            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+            target = str(descriptor.readlink())
         except FileNotFoundError:
             continue
         if target.startswith("socket:["):

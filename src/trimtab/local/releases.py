@@ -1,4 +1,4 @@
-"""Official releases: downloaded, checked against their SHA-256 sums, given up within seconds where there is no way out."""
+"""Official releases: downloaded, checked against SHA-256 sums, given up within seconds where there is no way out."""
 
 import shutil
 import tarfile
