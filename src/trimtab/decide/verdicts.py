@@ -55,7 +55,7 @@ def _replicas(ref: Ref, workload: Workload) -> tuple[Truth, Reason]:
     if workload.desired == 0:
         return Truth.TRUE, Reason(ReasonCode.SCALED_TO_ZERO, ref)
     numbers = (("ready", workload.ready), ("desired", workload.desired))
-    if workload.settled and workload.ready >= workload.desired:
+    if workload.ready >= workload.desired:
         return Truth.TRUE, Reason(ReasonCode.ALL_REPLICAS_READY, ref, numbers)
     return Truth.FALSE, Reason(ReasonCode.REPLICAS_NOT_READY, ref, numbers)
 
