@@ -53,24 +53,30 @@ async def run(runtime: Runtime) -> None:
     settings = runtime.settings
     listener = _listen(settings.address, settings.port)
     _serve_metrics(runtime)
-    config = uvicorn.Config(
-        create_app(runtime), loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
-    )
-    server = _Server(config)
+    web = server(runtime)
     async with (
         Kube.connect(settings.kubeconfig, field_manager="trimtab-extender") as kube,
         asyncio.TaskGroup() as group,
     ):
-        serving = group.create_task(server.serve(sockets=[listener]), name="server")
+        serving = group.create_task(web.serve(sockets=[listener]), name="server")
         background = [group.create_task(watch(runtime, kube, resource)) for resource in WATCHED]
         background += [group.create_task(tick(runtime, kube)), group.create_task(freeze_when_synced(runtime))]
         duty = group.create_task(serve_as_leader(runtime, kube), name="duty")
         await _signal()
         await _drain(runtime, duty)
-        server.should_exit = True
+        web.should_exit = True
         await serving
         for job in background:
             job.cancel()
+
+
+def server(runtime: Runtime) -> uvicorn.Server:
+    """Return the HTTP server of a runtime, not yet serving."""
+    return _Server(
+        uvicorn.Config(
+            create_app(runtime), loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
+        )
+    )
 
 
 async def _signal() -> None:

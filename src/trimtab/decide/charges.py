@@ -304,9 +304,7 @@ class Ledger:
             self._move(hold.amounts, 1)
         for name in self._nodes:
             self._put(name)
-        for entry in self._entries.values():
-            entry.books, entry.watts = (), None
-            self._charge(entry)
+        self._recharge(self._entries)
 
     def _put(self, name: str) -> None:
         """Find a node's place."""
