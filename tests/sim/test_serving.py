@@ -211,7 +211,6 @@ class TestPreemption:
         run(target, 1.0, each=watch)
         assert low.produced == high.produced == 9
 
-
     def test_the_first_in_the_batch_can_be_its_own_victim(self) -> None:
         target = engine(kv_blocks=7, scheduling_policy="priority", prefix_caching=False)
         low = target.add(Work(8, 9, priority=1), 0.0)
