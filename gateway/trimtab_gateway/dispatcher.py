@@ -17,6 +17,8 @@ from trimtab_gateway.outcome import Outcome
 from trimtab_gateway.pools import EngineAddress, Level, PoolConfig
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
+
     from trimtab_gateway.exchange import Exchange
 
 _log = structlog.get_logger(__name__)
@@ -86,6 +88,7 @@ class Dispatcher:
         self._health_policy = health_policy
         self._waiting: dict[int, Exchange] = {}
         self._levels: dict[str, LevelMetrics] = {}
+        self._outcomes: dict[tuple[str, Outcome | ErrorCode], Counter] = {}
         self._queue_seconds = metrics.queue_seconds.labels(config.name)
         self._response_seconds = metrics.response_seconds.labels(config.name)
         fleet = self.queue.fleet
@@ -162,7 +165,7 @@ class Dispatcher:
         request, level, engine = exchange.request, exchange.level, exchange.engine
         dispatched_at = at if exchange.dispatched_at is None else exchange.dispatched_at
         total = at - request.arrived_at
-        self._metrics.requests.labels(self.config.name, level.name, outcome.value).inc()
+        self._count(level, outcome)
         if outcome is Outcome.OK:
             self._response_seconds.observe(total)
         self._judge_unserved(exchange, outcome, total, ttft_seconds)
@@ -254,6 +257,13 @@ class Dispatcher:
         if outcome is Outcome.CLIENT_ERROR or (outcome is Outcome.CANCELLED and seconds <= objective):
             return
         self._level(exchange.level).missed.inc()
+
+    def _count(self, level: Level, outcome: Outcome | ErrorCode) -> None:
+        counter = self._outcomes.get((level.name, outcome))
+        if counter is None:
+            counter = self._metrics.requests.labels(self.config.name, level.name, outcome.value)
+            self._outcomes[level.name, outcome] = counter
+        counter.inc()
 
     def _level(self, level: Level) -> LevelMetrics:
         found = self._levels.get(level.name)

@@ -47,10 +47,10 @@ class Answered(Protocol):
         """No connection could be made; the engine has not seen the request."""
 
     def answer_started(self, head: AnswerHead) -> None:
-        """The head of the answer is complete."""
+        """The head of the answer is complete; `body` follows at once, with whatever of the body came with it."""
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
-        """A part of the body came: as framed on the wire, and without the frames."""
+        """A part of the body came, perhaps an empty first one: as framed on the wire, and without the frames."""
 
     def ended(self) -> None:
         """The answer is complete."""
@@ -232,8 +232,7 @@ class EngineConnection(asyncio.Protocol):
         if exchange is None:
             return  # it was cancelled while its head was handed on
         content, self._content = self._content, []
-        if raw:
-            exchange.body(raw, content)
+        exchange.body(raw, content)
         if self._done and self._exchange is exchange:
             self._exchange = None
             self._link.put_back(self, reusable=self._reusable and not self._head.until_close)

@@ -71,6 +71,7 @@ class Exchange:
         "_resent",
         "_surroundings",
         "_ttft_seconds",
+        "_unsent_head",
         "asked",
         "attempts",
         "dispatched_at",
@@ -108,6 +109,7 @@ class Exchange:
         self._connection: EngineConnection | None = None
         self._opening: asyncio.Task[None] | None = None
         self._answer: AnswerHead | None = None
+        self._unsent_head = b""
         self._events: EventStream | None = None
         self._resent = False
         self._reason: Reason | None = None
@@ -167,11 +169,8 @@ class Exchange:
             self._events = EventStream()
         dechunked = head.chunked and self._incoming.http_1_0
         keep_alive = self._keeps_alive(head)
-        self._client.deadline = self._surroundings.now() + self._surroundings.limits.silence_seconds
-        self._client.write(
-            wire.response_head(
-                head.status, head.phrase, head.headers, self.request_id, close=not keep_alive, dechunked=dechunked
-            )
+        self._unsent_head = wire.response_head(
+            head.status, head.phrase, head.headers, self.request_id, close=not keep_alive, dechunked=dechunked
         )
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
@@ -179,6 +178,9 @@ class Exchange:
         assert answer is not None
         if answer.chunked and self._incoming.http_1_0:
             raw = b"".join(content)
+        if self._unsent_head:
+            raw = self._unsent_head + raw
+            self._unsent_head = b""
         self._client.write(raw)
         at = self._surroundings.now()
         if not self._client.write_paused:
@@ -290,7 +292,7 @@ class Exchange:
     def _cut(self, code: ErrorCode, text: str, connection: EngineConnection) -> None:
         """End an exchange whose answer may have begun."""
         answer = self._answer
-        if answer is None:
+        if answer is None or self._unsent_head:
             self._fail(code, text)
             return
         self._end(code)
