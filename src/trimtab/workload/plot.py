@@ -85,12 +85,19 @@ def _latency(axes: "Axes", records: Sequence[RequestRecord], levels: Sequence[Se
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _place: short_duration(float(f"{seconds:.3g}"))))
     axes.yaxis.set_minor_locator(NullLocator())
-    low, high = axes.get_ylim()
+    low, high = _sight(axes.get_ylim(), [getattr(record, f"{what}_seconds") for record in records])
     axes.yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > _WIDE else (1, 2, 5)))
     axes.set_ylim(low, high * (high / low) ** _LEGEND_ROOM)
     axes.set_title(names[what], fontsize=11, loc="left")
     axes.legend(fontsize=8, loc="upper left", framealpha=0.85, ncols=2)
     _dress(axes)
+
+
+def _sight(limits: tuple[float, float], values: Sequence[float | None]) -> tuple[float, float]:
+    """Leave single values far below all others out of sight: they would squeeze the rest together."""
+    there = [value for value in values if value]
+    low, high = limits
+    return (max(low, float(np.percentile(there, 1)) / 3) if there else low), high
 
 
 def _mark_without_answer(axes: "Axes", records: Sequence[RequestRecord]) -> None:
