@@ -29,6 +29,20 @@ async def configure(settings: kopf.OperatorSettings, memo: Runtime, **_: Any) ->
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=keys.GROUP)
 
 
-async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """Use $KUBECONFIG or ~/.kube/config, else the pod's service account; called again when a token is refused."""
-    return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
+async def login(memo: Runtime, **_: Any) -> kopf.ConnectionInfo:
+    """Connect as the adapter does, token files included, which kopf's own logins do not read.
+
+    Called again when a token is refused, so the credentials are read again first.
+    """
+    await memo.kube.reload()
+    access = memo.kube.api.configuration
+    scheme, _space, token = (await access.get_api_key_with_prefix("BearerToken") or "").partition(" ")
+    return kopf.ConnectionInfo(
+        server=access.host,
+        ca_path=access.ssl_ca_cert,
+        insecure=not access.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=access.cert_file,
+        private_key_path=access.key_file,
+    )
