@@ -24,7 +24,8 @@ async def configure(settings: kopf.OperatorSettings, memo: Runtime, **_: Any) ->
     settings.watching.reconnect_backoff = 0.2
     settings.queueing.idle_timeout = 0.05  # handlers only parse: a worker need not linger
     settings.queueing.exit_timeout = 1.0
-    settings.persistence.finalizer = keys.FINALIZER
+    # Not ours: kopf takes its finalizer off objects that need none from it, and ours guards what is held.
+    settings.persistence.finalizer = f"{keys.GROUP}/kopf"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=keys.GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=keys.GROUP)
 

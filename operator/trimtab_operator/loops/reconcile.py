@@ -16,6 +16,7 @@ _log = structlog.get_logger(__name__)
 
 Reconcile = Callable[[Key], Awaitable[None]]
 
+_INTERNAL_ERROR: Final = 500  # about one object, unlike no answer at all
 _TICK_SECONDS: Final = 0.5
 _FIRST_DELAY_SECONDS: Final = 0.25
 _LONGEST_DELAY_SECONDS: Final = 60.0
@@ -76,12 +77,12 @@ class ReconcileLoop:
         try:
             await self.reconcilers[plural]((namespace, name))
             self._recovered(subject)
-        except Unavailable as error:
-            result = "retry"
-            await self._outage(subject, error)
         except KubeError as error:
             result = "retry"
-            self._retry(subject, error)
+            if isinstance(error, Unavailable) and error.status != _INTERNAL_ERROR:
+                await self._outage(subject, error)
+            else:
+                self._retry(subject, error)
         except Exception:  # noqa: BLE001 - the edge of one object's work: the others go on
             result = "defect"
             self.runtime.metrics.defect("reconcile")

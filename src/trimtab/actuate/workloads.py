@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trimtab.actuate.ownership import latest_writer
-from trimtab.kube import Conflict, Kube, Object, Resource
+from trimtab.kube import BadRequest, Conflict, Kube, Object, Resource, Unavailable
+
+_BAD_PATCH = "failed to create typed patch object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ async def apply_owned(kube: Kube, resource: Resource, desired: Object, count: Ca
             raise
         count()
         return Written(await kube.apply(resource, desired, force=True), conflict.managers)
+    except Unavailable as error:
+        if _BAD_PATCH not in error.message:
+            raise
+        # A field that the schema does not know is the caller's mistake, but the server answers 500.
+        raise BadRequest(400, "BadRequest", error.message) from error
 
 
 def blame(written: Written, manager: str) -> str:
