@@ -21,7 +21,6 @@ from trimtab.model.problem import Problem
 CONTACT_SECONDS: Final = 4.0  # name resolution, connection and first byte together
 STALL_SECONDS: Final = 10.0
 SLOWEST_BYTES_PER_SECOND: Final = 50_000
-_CHUNK = 2**20
 
 
 class Releases:
@@ -130,15 +129,13 @@ class Releases:
         with client.stream("GET", address) as response, to.open("wb") as file:
             response.raise_for_status()
             total = int(response.headers.get("Content-Length", 0))
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():
                 file.write(chunk)
                 done += len(chunk)
                 progress.advance(f"download {name}", done, total)
                 elapsed = time.monotonic() - started
                 if elapsed > self._stall_seconds and done < elapsed * SLOWEST_BYTES_PER_SECOND:
-                    raise Unavailable(
-                        f"{urlsplit(address).netloc} sends {done / elapsed / 1000:.0f} kB/s, which is too slow"
-                    )
+                    raise Unavailable(f"{urlsplit(address).netloc} is too slow: {done / elapsed / 1000:.0f} kB/s")
         progress.advance(f"download {name}", done, done)
 
 
