@@ -4,8 +4,8 @@ Two kinds of data, one cost form (see `profile`):
 
 * **Request traces of a real vLLM** (folder `vllm-h100-groundtruth`): the recorded requests are replayed through the
   serving physics. Which iterations a request lived through, and what else was in them, gives one linear equation for
-  its prefill time and one for its decode time. Their relative least-squares solution changes the timing, hence the
-  iterations, so replay and solution alternate until they agree. Odd requests are fitted, the even ones judge.
+  its prefill time and one for its decode time. Their solution (least absolute relative errors) changes the timing,
+  hence the iterations, so replay and solution alternate. Odd requests are fitted, the even ones judge.
 * **Tables of step times** (folder `splitwise-perf`): each row is one prefill iteration and one decode iteration of a
   known shape, solved directly. Prefills above the token budget of an iteration are left out: chunked prefill never
   makes them. Some shapes judge, the others are fitted.
@@ -32,7 +32,9 @@ from trimtab.sim.profile import SHIPPED, IterationCost, OutputLength, Profile, S
 from trimtab.sim.serving import EngineConfig, Iteration, Sequence, ServingEngine, Work
 
 Array = npt.NDArray[np.float64]
-_ROUNDS: Final = 8
+_ROUNDS: Final = 24
+_REWEIGHTINGS: Final = 12
+_SMALL_ERROR: Final = 0.003  # relative errors below this all weigh the same
 _GIB: Final = 2**30
 _TOKEN_BUDGET: Final = 2048  # of the profiles made from step times
 _HELD_OUT_PROMPT: Final = 1024
@@ -65,18 +67,30 @@ class Lived:
 
 
 def solve(features: Array, seconds: Array) -> IterationCost:
-    """Coefficients, none negative, with the least squares of relative errors."""
-    weighted = features / seconds[:, None]
-    scale = np.abs(weighted).max(axis=0) + 1e-300
-    active = list(range(features.shape[1]))
+    """Coefficients, none negative, with the least absolute relative errors (by reweighted least squares).
+
+    Absolute, not squared: a request that met another one in the replay but not in reality is an outlier.
+    """
+    relative = features / seconds[:, None]
+    weights = np.ones(len(seconds))
+    for _ in range(_REWEIGHTINGS):
+        coefficients = _least_squares(relative * weights[:, None], weights)
+        weights = 1 / np.sqrt(np.maximum(np.abs(relative @ coefficients - 1), _SMALL_ERROR))
+    return IterationCost(*map(float, coefficients))
+
+
+def _least_squares(rows: Array, targets: Array) -> Array:
+    """Least squares without negative coefficients: the most negative one is dropped until there is none."""
+    scale = np.abs(rows).max(axis=0) + 1e-300
+    active = list(range(rows.shape[1]))
     while True:
-        solution = np.linalg.lstsq(weighted[:, active] / scale[active], np.ones(len(seconds)), rcond=None)[0]
+        solution = np.linalg.lstsq(rows[:, active] / scale[active], targets, rcond=None)[0]
         if (solution >= 0).all() or len(active) == 1:
             break
         active.pop(int(solution.argmin()))
-    coefficients = np.zeros(features.shape[1])
+    coefficients = np.zeros(rows.shape[1])
     coefficients[active] = solution / scale[active]
-    return IterationCost(*map(float, coefficients))
+    return coefficients
 
 
 def replay(requests: Iterable[Measured], config: EngineConfig, cost: IterationCost) -> list[Lived]:
@@ -116,15 +130,22 @@ def replay(requests: Iterable[Measured], config: EngineConfig, cost: IterationCo
 
 
 def fit_trace(requests: Ordered[Measured], config: EngineConfig, start: IterationCost) -> IterationCost:
-    """Alternate replay and solution."""
-    cost = start
+    """Alternate replay and solution, half a step at a time, and keep the costs whose replay fits best.
+
+    A request that just misses an iteration lives through another one, so that the alternation never quite settles.
+    """
+    cost, best, least = start, start, float("inf")
     for _ in range(_ROUNDS):
         lived = replay(requests, config, cost)
-        pairs = [(life, request) for life, request in zip(lived, requests, strict=True)][1::2]
+        pairs = list(zip(lived, requests, strict=True))[1::2]
+        error = float(np.mean([_error(life.ttft, m.ttft) + _error(life.e2e, m.e2e) for life, m in pairs]))
+        if error < least:
+            best, least = cost, error
         features = [life.prefill for life, _ in pairs] + [life.decode for life, m in pairs if m.output_tokens > 1]
         seconds = [m.prefill for _, m in pairs] + [m.decode for _, m in pairs if m.output_tokens > 1]
-        cost = solve(np.array(features), np.array(seconds))
-    return cost
+        solution = solve(np.array(features), np.array(seconds))
+        cost = IterationCost(*map(float, (np.array(astuple(cost)) + np.array(astuple(solution))) / 2))
+    return best
 
 
 def judge_trace(requests: Ordered[Measured], config: EngineConfig, cost: IterationCost) -> str:
@@ -319,7 +340,7 @@ def llama_2_70b(data: Path, hardware: str, accelerator: str, tensor_parallel: in
         output_length=_CHAT_LENGTHS,
         sleep=_sleep_of(138),
         extrapolated=False,
-        source="Least squares of relative errors on the step times of Splitwise's performance model"
+        source="Least absolute relative errors on the step times of Splitwise's performance model"
         " (Mutinifni/splitwise-sim, data/perf_model.csv, MIT licence). KV-cache blocks computed from 90 % of the memory"
         f" less weights and 3 GiB per device. {_OTHER_SOURCES}",
         error=judge_steps([step for step in steps if step.held_out], cost),
