@@ -94,8 +94,7 @@ async def running(
                 client.abort()
             for pool in gateway.pools.values():
                 pool.close()
-            while gateway.clients:
-                await asyncio.sleep(0)
+            await eventually(lambda: not gateway.clients)
             # Whatever happened, nothing may be left behind.
             assert gateway.exchanges == set()
             assert gateway.buffered_bytes == 0
@@ -126,7 +125,7 @@ async def start() -> AsyncIterator[Start]:
 async def eventually(holds: Callable[[], object]) -> None:
     """Wait for a condition of an object in this event loop."""
     async with asyncio.timeout(20):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - any object, any condition
             await asyncio.sleep(0.005)
 
 

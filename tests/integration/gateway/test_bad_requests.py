@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.integration.gateway.conftest import CHAT, Start
+from tests.integration.gateway.conftest import CHAT, Start, eventually
 from tests.support.raw_http import post
 from trimtab_gateway.limits import Limits
 
@@ -198,8 +198,7 @@ async def test_bodies_of_all_clients_together_are_bounded(start: Start) -> None:
     running = await start(limits=Limits(buffered_bytes=1000))
     async with running.connect() as first:
         await first.send(HEAD + b"Content-Length: 900\r\n\r\n" + b"x" * 800)
-        while running.gateway.buffered_bytes < 800:
-            await asyncio.sleep(0)
+        await eventually(lambda: running.gateway.buffered_bytes == 800)
         answer = await running.ask(b'{"model":"llama","x":"' + b"y" * 300 + b'"}')
         assert (answer.status, answer.code) == (503, "overloaded")
 
