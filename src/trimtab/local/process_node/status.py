@@ -118,11 +118,16 @@ def initialized(view: PodView) -> bool:
     return all(map(init_done, view.inits))
 
 
+def begun(view: PodView) -> bool:
+    """Return whether any main container was ever started; sidecars may have ended since."""
+    return any(not isinstance(c.state, Waiting) or c.last is not None for c in view.containers)
+
+
 def phase(pod: Pod, view: PodView) -> str:
     """Return the pod's phase as the kubelet defines it."""
     if view.refusal is not None:
         return "Failed"
-    if not initialized(view) and not any(isinstance(c.state, Running) or c.last for c in view.containers):
+    if not initialized(view) and not begun(view):
         return "Failed" if pod.restart_policy == "Never" and any(map(_init_failed, view.inits)) else "Pending"
     if any(isinstance(c.state, Waiting) and c.last is None for c in view.containers):
         return "Pending"
@@ -222,7 +227,7 @@ def _initialized(view: PodView, at: str) -> _Condition:
     if at == "Succeeded":
         return _yes("Initialized", "PodCompleted")
     missing = [c.spec.name for c in view.inits if not init_done(c)]
-    if not missing or any(isinstance(c.state, (Running, Terminated)) or c.last for c in view.containers):
+    if not missing or begun(view):
         return _yes("Initialized")
     words = f"containers with incomplete status: [{' '.join(missing)}]"
     return _no("Initialized", "ContainersNotInitialized", words)

@@ -85,6 +85,13 @@ def test_a_sidecar_lets_the_next_container_start_once_it_has_started() -> None:
     assert status.init_done(replace(sidecar, started=True))
 
 
+def test_a_finished_pod_whose_sidecar_was_stopped_has_succeeded() -> None:
+    pod = a_pod(restartPolicy="Never", initContainers=[a_container("side", restartPolicy="Always")])
+    sidecar = ContainerView(container("side", restartPolicy="Always"), ended(143))
+
+    assert status.phase(pod, a_view(main(ended(0)), inits=(sidecar,))) == "Succeeded"
+
+
 def test_a_ready_pod_is_ready_in_every_condition() -> None:
     found = status.conditions(a_pod(), a_view(main(RUNNING, ready=True, started=True)), (), NOW)
 
