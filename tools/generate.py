@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import install_manifest
 import reference
 
 from trimtab.api import crd
@@ -19,7 +20,11 @@ def generated() -> Iterator[tuple[Path, str]]:
         yield Path("crds") / name, text
         yield Path("helm/trimtab/crds") / name, text
     yield Path("src/trimtab/api/schema_hashes.py"), crd.hashes_module()
-    yield Path("src/trimtab/api/schema_hashes.py"), crd.hashes_module()
+    manifest = install_manifest.text(ROOT)
+    if manifest is None:
+        print("manifests/install.yaml is left as it is: `trimtab cluster programs fetch helm` gets what renders it")
+    else:
+        yield Path("manifests/install.yaml"), manifest
     for name, text in reference.pages().items():
         yield Path("docs/reference") / name, text
 

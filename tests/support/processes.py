@@ -1,4 +1,4 @@
-"""Trimtab's own processes, run by a test against a cluster."""
+"""Trimtab's own processes, run by a test against a cluster with the rights that the chart grants them."""
 
 import os
 import signal
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import accounts
 
 _READY_SECONDS = 30.0
 _BIN = Path(sys.executable).parent
@@ -57,7 +59,7 @@ def running(name: str, settings: Mapping[str, object], kubeconfig: Path, ready: 
     Args:
         name: E.g. `trimtab-operator`.
         settings: Its settings by name; they are passed as environment variables with the process's own prefix.
-        kubeconfig: Access to the API server.
+        kubeconfig: Administrator's access to the API server; the process gets the chart's rights and no others.
         ready: Address of its readiness probe.
         log: Where its output goes.
     """
@@ -66,7 +68,7 @@ def running(name: str, settings: Mapping[str, object], kubeconfig: Path, ready: 
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(_BIN / name)],
-            env={**os.environ, **environment, "KUBECONFIG": str(kubeconfig)},
+            env={**os.environ, **environment, "KUBECONFIG": str(accounts.kubeconfig_for(name, kubeconfig))},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
