@@ -67,11 +67,12 @@ class _Side(asyncio.Protocol):
 
 
 class _Front(_Side):
-    """The client's end. It reads nothing before a backend has accepted."""
+    """The client's end. It reads as little as it can before a backend has accepted, and keeps what it has read."""
 
     def __init__(self, forwarder: "Forwarder") -> None:
         super().__init__()
         self._forwarder = forwarder
+        self._early: list[bytes] = []
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,6 +81,12 @@ class _Front(_Side):
         self.transport.pause_reading()
         self._forwarder.open_fronts.add(self)
         self._connecting = asyncio.get_running_loop().create_task(self._connect(self.transport))
+
+    def data_received(self, data: bytes) -> None:
+        # uvloop starts to read after connection_made, whatever that did: what is there already comes once all the same.
+        if self.other is None:
+            self._early.append(data)
+        super().data_received(data)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._forwarder.open_fronts.discard(self)
@@ -94,6 +101,9 @@ class _Front(_Side):
             transport.abort()
             return
         self.other, back.other = back, self
+        for data in self._early:
+            super().data_received(data)
+        self._early.clear()
         transport.resume_reading()
 
 
