@@ -1,0 +1,203 @@
+"""The chart, rendered by the real Helm: values that are refused, rights, hardening, settings."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.helm import CHART, LOCAL, NAMESPACE
+from trimtab.api import crd
+from trimtab.api.keys import GROUP
+from trimtab.local.programs import Programs
+from trimtab_extender.settings import Settings as ExtenderSettings
+from trimtab_gateway.settings import Settings as GatewaySettings
+from trimtab_operator.settings import OperatorSettings
+
+ROOT = CHART.parents[1]
+PROCESSES = {"operator": OperatorSettings, "extender": ExtenderSettings, "gateway": GatewaySettings}
+FROM_THE_POD = {"identity", "bind_address", "address", "kubeconfig"}
+
+
+@pytest.fixture(scope="module")
+def helm() -> Path:
+    found = Programs.standard().found("helm")
+    if found is None:
+        pytest.skip("Helm is not on this machine yet: trimtab cluster programs fetch helm")
+    return found.path
+
+
+def _run(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(helm), *arguments], capture_output=True, text=True, check=False)
+
+
+def _render(helm: Path, *arguments: str) -> list[dict[str, Any]]:
+    done = _run(helm, "template", "trimtab", str(CHART), "--namespace", NAMESPACE, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def _pods(documents: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and template of everything that makes pods."""
+    for document in documents:
+        if document["kind"] in {"Deployment", "Job"}:
+            yield document["metadata"]["name"], document["spec"]["template"]
+
+
+def _named(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
+    return next(one for one in documents if (one["kind"], one["metadata"]["name"]) == (kind, name))
+
+
+def test_helm_finds_nothing_wrong_with_the_chart(helm: Path) -> None:
+    done = _run(helm, "lint", "--strict", str(CHART), "--values", str(LOCAL))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("surprise=1", "surprise"),
+        ("operator.replica=2", "replica"),
+        ("operator.replicas=many", "/operator/replicas"),
+        ("gateway.settings.drain_secnds=3", "drain_secnds"),
+        ("extender.settings.address=0.0.0.0", "address"),
+        ("scheduler.mode=Sidecar", "/scheduler/mode"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("scheduler.mode=Deployment", "scheduler.image"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_and_named(helm: Path, setting: str, complaint: str) -> None:
+    done = _run(helm, "template", "trimtab", str(CHART), "--set", setting)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(("version", "accepted"), [("1.34.9", 0), ("1.35.0", 1), ("1.37.2", 1), ("1.38.0", 0)])
+def test_only_the_versions_of_kubernetes_that_were_tried_are_accepted(helm: Path, version: str, accepted: int) -> None:
+    done = _run(helm, "template", "trimtab", str(CHART), "--kube-version", version)
+    assert (done.returncode == 0) == bool(accepted), done.stderr
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_the_schema_knows_every_setting_of_a_process(process: str) -> None:
+    settings = PROCESSES[process]
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    known = set(schema["properties"][process]["properties"]["settings"]["properties"])
+    assert known == set(settings.model_fields) - FROM_THE_POD, f"correct {process}.settings in values.schema.json"
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_settings_reach_the_process_and_change_its_pods(helm: Path, process: str) -> None:
+    plain, changed = _render(helm), _render(helm, "--set", f"{process}.settings.log_level=DEBUG")
+    name = f"trimtab-{process}"
+    data = _named(changed, "ConfigMap", name)["data"]
+    assert data[f"TRIMTAB_{process.upper()}_LOG_LEVEL"] == "DEBUG"
+    assert dict(_pods(plain))[name]["metadata"]["annotations"] != dict(_pods(changed))[name]["metadata"]["annotations"]
+    (container,) = dict(_pods(plain))[name]["spec"]["containers"]
+    assert container["envFrom"] == [{"configMapRef": {"name": name}}]
+    assert container["command"] == [name]
+    assert container["image"].split(":")[0] == name
+
+
+def test_every_pod_is_hardened_and_has_an_account_of_its_own(helm: Path) -> None:
+    documents = _render(helm, "--set", "scheduler.mode=Deployment", "--set", "scheduler.image=kube-scheduler:v1.37.2")
+    accounts = {one["metadata"]["name"] for one in documents if one["kind"] == "ServiceAccount"}
+    pods = dict(_pods(documents))
+    assert set(pods) == {
+        "trimtab-operator",
+        "trimtab-extender",
+        "trimtab-gateway",
+        "trimtab-scheduler",
+        "trimtab-release",
+    }
+    assert {template["spec"]["serviceAccountName"] for template in pods.values()} == accounts
+    for template in pods.values():
+        pod = template["spec"]["securityContext"]
+        assert (pod["runAsNonRoot"], pod["seccompProfile"]["type"]) == (True, "RuntimeDefault")
+        for container in template["spec"]["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_is_probed_bounded_spread_and_outlives_its_drain(helm: Path, process: str) -> None:
+    documents = _render(helm)
+    template = dict(_pods(documents))[f"trimtab-{process}"]["spec"]
+    (container,) = template["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")} <= ports
+    assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+    assert len(template["topologySpreadConstraints"]) == 2
+    defaults = PROCESSES[process].model_fields
+    drain = sum(defaults[name].default for name in ("drain_delay_seconds", "drain_seconds") if name in defaults)
+    assert template["terminationGracePeriodSeconds"] > drain
+    budget = _named(documents, "PodDisruptionBudget", f"trimtab-{process}")["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+def test_standing_by_does_not_count_against_the_extenders_budget(helm: Path) -> None:
+    """Of several extenders one is Ready: a budget of one would keep it on its node for ever."""
+    budget = _named(_render(helm, "--set", "extender.replicas=3"), "PodDisruptionBudget", "trimtab-extender")
+    assert budget["spec"]["maxUnavailable"] == 3
+
+
+def test_roles_have_no_wildcards_and_only_what_a_process_may_do(helm: Path) -> None:
+    documents = _render(helm)
+    roles = [one for one in documents if one["kind"] in {"Role", "ClusterRole"}]
+    for rule in (rule for role in roles for rule in role["rules"]):
+        assert not {"*", "escalate", "bind", "impersonate"} & {*rule["verbs"], *rule["resources"], *rule["apiGroups"]}
+        assert "secrets" not in rule["resources"]
+    for name in ("trimtab-gateway", "trimtab-extender"):
+        verbs = {verb for rule in _named(documents, "ClusterRole", name)["rules"] for verb in rule["verbs"]}
+        assert verbs <= {"get", "list", "watch"}, f"{name} writes nothing outside of its own namespace"
+
+
+def test_further_kinds_to_scale_are_granted_on_request(helm: Path) -> None:
+    values = 'operator.scalable=[{"group":"leaderworkerset.x-k8s.io","resources":["leaderworkersets"]}]'
+    rules = _named(_render(helm, "--set-json", values), "ClusterRole", "trimtab-operator")["rules"]
+    found = {rule["resources"][0]: rule["verbs"] for rule in rules if rule["apiGroups"] == ["leaderworkerset.x-k8s.io"]}
+    assert found == {"leaderworkersets": ["list", "watch"], "leaderworkersets/scale": ["get", "patch"]}
+
+
+def test_the_scheduler_configuration_is_the_shipped_one_with_the_service_in_it(helm: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "manifests" / "scheduler-config.yaml").read_text(encoding="utf-8"))
+    config = _named(_render(helm), "ConfigMap", "trimtab-scheduler")["data"]["scheduler-config.yaml"]
+    (extender,) = yaml.safe_load(config)["extenders"]
+    (expected,) = shipped["extenders"]
+    assert extender == expected | {"urlPrefix": f"http://trimtab-extender.{NAMESPACE}.svc:8888/v1"}
+
+
+@pytest.mark.parametrize(("mode", "kinds"), [("None", set()), ("Config", {"ConfigMap"})])
+def test_the_scheduler_is_left_to_others_unless_asked_for(helm: Path, mode: str, kinds: set[str]) -> None:
+    documents = _render(helm, "--set", f"scheduler.mode={mode}")
+    assert {one["kind"] for one in documents if one["metadata"]["name"] == "trimtab-scheduler"} == kinds
+
+
+def test_local_values_send_every_pod_to_the_process_node(helm: Path) -> None:
+    for name, template in _pods(_render(helm, "--values", str(LOCAL))):
+        assert template["spec"]["nodeSelector"] == {f"{GROUP}/node-type": "process"}, name
+        assert template["metadata"]["labels"][f"{GROUP}/run-as"] == "process", name
+        assert template["spec"]["tolerations"][0]["key"] == f"{GROUP}/process-node", name
+
+
+def test_the_hook_can_be_left_out(helm: Path) -> None:
+    assert "trimtab-release" not in dict(_pods(_render(helm, "--set", "releaseOnUninstall=false")))
+
+
+def test_the_crds_folder_has_the_generated_definitions_and_nothing_else() -> None:
+    assert {path.name for path in (CHART / "crds").iterdir()} == set(crd.files())
+
+
+def test_the_notes_fit_into_five_lines_and_name_the_next_step(helm: Path) -> None:
+    done = _run(helm, "install", "trimtab", str(CHART), "--namespace", NAMESPACE, "--dry-run=client")
+    notes = done.stdout.partition("NOTES:\n")[2].strip().splitlines()
+    assert len(notes) == 5, done.stdout + done.stderr
+    assert "kubectl apply -f manifests/samples" in notes[1]
