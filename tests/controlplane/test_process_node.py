@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.support.until import until
 from trimtab.api import keys
 from trimtab.kube import Kube, NotFound
 from trimtab.kube.resources import CONFIG_MAPS, EVENTS, NODES, PODS, SECRETS, SERVICE_ACCOUNTS, SERVICES, Resource
-from trimtab.local import ports
 
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
 ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
@@ -24,18 +23,25 @@ ROLE_BINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "Rol
 SERVE = "exec python -m http.server 8000 --bind $POD_IP --directory"
 
 
+@pytest.fixture(scope="module")
+def node(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessNode]:
+    """A process node that the tests of this file share."""
+    found = ProcessNode("process-shared", cluster.kubeconfig, tmp_path_factory.mktemp("node") / "state")
+    found.start()
+    yield found
+    assert found.end() == 0
+    assert found.children() == []
+
+
 @pytest.fixture
-async def node(cluster: Any, kube: Kube, tmp_path: Path) -> AsyncIterator[ProcessNode]:
-    """A process node of this test alone."""
-    (port,) = ports.free(1, ())
-    name = f"process-{tmp_path.name[-20:].strip('_-').replace('_', '-').lower()}"
-    found = ProcessNode(name, kube, cluster.kubeconfig, tmp_path / "state", f"--forward={name}/web=127.0.0.1:{port}")
-    found.forward_port = port
-    await found.start()
+async def own_node(cluster: Any, kube: Kube, tmp_path: Path) -> AsyncIterator[ProcessNode]:
+    """A process node of one test alone, to be killed and filled."""
+    found = ProcessNode("process-own", cluster.kubeconfig, tmp_path / "state")
+    found.start()
     yield found
     found.end()
     assert found.children() == []
-    await kube.delete(NODES, name)
+    await kube.delete(NODES, found.name)
 
 
 @pytest.fixture
@@ -82,7 +88,7 @@ async def test_a_pod_serves_at_its_own_address_and_kubectl_shows_its_log(
     for pod in pods:
         await kube.create(PODS, pod)
 
-    found = [await node.wait_for(shop, name, is_ready) for name in ("one", "two")]
+    found = [await node.wait_for(kube, shop, name, is_ready) for name in ("one", "two")]
 
     addresses = [pod["status"]["podIP"] for pod in found]
     assert len(set(addresses)) == 2
@@ -96,17 +102,17 @@ async def test_a_pod_serves_at_its_own_address_and_kubectl_shows_its_log(
 
 async def test_a_followed_log_ends_with_its_container(node: ProcessNode, cluster: Any, kube: Kube, shop: str) -> None:
     script = "echo one; while [ ! -e $TRIMTAB_MOUNT_WORK/go ]; do sleep 0.05; done; echo two"
-    work = {
+    work: dict[str, Any] = {
         "container": {"volumeMounts": [{"name": "work", "mountPath": "/work"}]},
         "volumes": [{"name": "work", "emptyDir": {}}],
     }
     await kube.create(PODS, node.pod(shop, script=script, restartPolicy="Never", **work))
-    pod = await node.wait_for(shop, "web", is_ready)
+    pod = await node.wait_for(kube, shop, "web", is_ready)
     following = asyncio.create_task(kubectl(cluster, "logs", "-f", "-n", shop, "web"))
     (node.state_dir / "pods" / pod["metadata"]["uid"] / "volumes/work/go").touch()
 
     assert await asyncio.wait_for(following, 20) == "one\ntwo\n"
-    ended = await node.wait_for(shop, "web", lambda pod: pod["status"]["phase"] == "Succeeded")
+    ended = await node.wait_for(kube, shop, "web", lambda pod: pod["status"]["phase"] == "Succeeded")
     assert main_status(ended)["state"]["terminated"]["exitCode"] == 0
 
 
@@ -136,7 +142,7 @@ asyncio.run(main())
 """
     command = {"command": ["python", "-c", program]}
     await kube.create(PODS, node.pod(shop, container=command, serviceAccountName="robot", restartPolicy="Never"))
-    await node.wait_for(shop, "web", lambda pod: pod["status"]["phase"] in {"Succeeded", "Failed"})
+    await node.wait_for(kube, shop, "web", lambda pod: pod["status"]["phase"] in {"Succeeded", "Failed"})
 
     log = await kube.text(f"/api/v1/namespaces/{shop}/pods/web/log")
 
@@ -147,9 +153,10 @@ asyncio.run(main())
 async def test_a_deleted_pod_has_its_grace_period_and_then_is_gone(node: ProcessNode, kube: Kube, shop: str) -> None:
     polite = "trap 'echo bye >&2; exit 0' TERM; echo up; while true; do sleep 0.05; done"
     stubborn = "trap '' TERM; echo up; while true; do sleep 0.05; done"
+    uids = []
     for name, script in (("polite", polite), ("stubborn", stubborn)):
         await kube.create(PODS, node.pod(shop, name, script=script))
-        await node.wait_for(shop, name, is_ready)
+        uids.append((await node.wait_for(kube, shop, name, is_ready))["metadata"]["uid"])
     loop = asyncio.get_running_loop()
     took = {}
     for name in ("polite", "stubborn"):
@@ -159,8 +166,8 @@ async def test_a_deleted_pod_has_its_grace_period_and_then_is_gone(node: Process
         took[name] = loop.time() - started
 
     assert took["polite"] < 1.0 <= took["stubborn"]
-    assert node.children() == []
-    assert list((node.state_dir / "pods").iterdir()) == []
+    assert [node.children(uid) for uid in uids] == [[], []]
+    assert not any((node.state_dir / "pods" / uid).exists() for uid in uids)
 
 
 async def _gone(kube: Kube, namespace: str, name: str) -> bool:
@@ -173,11 +180,12 @@ async def _gone(kube: Kube, namespace: str, name: str) -> bool:
 
 async def test_a_forced_deletion_leaves_no_process(node: ProcessNode, kube: Kube, shop: str) -> None:
     await kube.create(PODS, node.pod(shop, script="trap '' TERM; while true; do sleep 0.05; done"))
-    await node.wait_for(shop, "web", is_ready)
+    uid = (await node.wait_for(kube, shop, "web", is_ready))["metadata"]["uid"]
+    assert node.children(uid)
 
     await kube.delete(PODS, "web", shop, grace_seconds=0)
 
-    await until(lambda: _true(not node.children()))
+    await until(lambda: _true(not node.children(uid)))
 
 
 async def _true(value: bool) -> bool:
@@ -194,7 +202,7 @@ async def test_a_crashing_container_backs_off_and_its_previous_log_is_kept(
         waiting = main_status(pod).get("state", {}).get("waiting", {})
         return waiting.get("reason") == "CrashLoopBackOff" and main_status(pod)["restartCount"] >= 2
 
-    pod = await node.wait_for(shop, "web", backs_off)
+    pod = await node.wait_for(kube, shop, "web", backs_off)
 
     ended = main_status(pod)["lastState"]["terminated"]
     assert (ended["exitCode"], ended["reason"], ended["message"]) == (3, "Error", "failing\n")
@@ -207,7 +215,7 @@ async def test_a_failed_liveness_probe_restarts_the_container(node: ProcessNode,
     probe = {"exec": {"command": ["sh", "-c", "exit 1"]}, "periodSeconds": 1, "failureThreshold": 1}
     await kube.create(PODS, node.pod(shop, container={"livenessProbe": probe}))
 
-    pod = await node.wait_for(shop, "web", lambda pod: main_status(pod).get("restartCount", 0) >= 1)
+    pod = await node.wait_for(kube, shop, "web", lambda pod: main_status(pod).get("restartCount", 0) >= 1)
 
     ended = main_status(pod)["lastState"]["terminated"]
     assert (ended["exitCode"], ended["signal"]) == (143, 15)
@@ -233,12 +241,12 @@ async def test_a_startup_probe_holds_the_others_back(node: ProcessNode, kube: Ku
     }
     volumes = [{"name": "work", "emptyDir": {}}]
     await kube.create(PODS, node.pod(shop, container=container, volumes=volumes))
-    pod = await node.wait_for(shop, "web", lambda pod: "running" in main_status(pod).get("state", {}))
+    pod = await node.wait_for(kube, shop, "web", lambda pod: "running" in main_status(pod).get("state", {}))
     assert main_status(pod)["started"] is False
 
     (node.state_dir / "pods" / pod["metadata"]["uid"] / "volumes/work/started").touch()
 
-    pod = await node.wait_for(shop, "web", is_ready)
+    pod = await node.wait_for(kube, shop, "web", is_ready)
     assert (main_status(pod)["started"], main_status(pod)["restartCount"]) == (True, 0)
 
 
@@ -256,7 +264,7 @@ async def test_services_lead_to_ready_pods_only(node: ProcessNode, kube: Kube, s
         {"metadata": {"namespace": shop, "name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [port]}},
     )
     await kube.create(PODS, node.pod(shop, script=f"{SERVE} /page", container=container, volumes=volumes))
-    pod = await node.wait_for(shop, "web", lambda pod: "running" in main_status(pod).get("state", {}))
+    pod = await node.wait_for(kube, shop, "web", lambda pod: "running" in main_status(pod).get("state", {}))
     url = "http://'$WEB_SERVICE_HOST:$WEB_SERVICE_PORT_HTTP'/ready"
     ask = f"python -c 'import urllib.request as r; r.urlopen(\"{url}\")' 2>/dev/null"
     client = f"until {ask}; do echo refused; sleep 0.05; done; echo reached"
@@ -265,7 +273,7 @@ async def test_services_lead_to_ready_pods_only(node: ProcessNode, kube: Kube, s
 
     (node.state_dir / "pods" / pod["metadata"]["uid"] / "volumes/page/ready").touch()
 
-    await node.wait_for(shop, "client", lambda pod: pod["status"]["phase"] == "Succeeded")
+    await node.wait_for(kube, shop, "client", lambda pod: pod["status"]["phase"] == "Succeeded")
     assert await _log_has(kube, shop, "client", "reached")
 
 
@@ -291,7 +299,7 @@ async def test_config_maps_and_secrets_reach_the_process(node: ProcessNode, kube
     }
     volumes = [{"name": "c", "configMap": {"name": "c"}}, {"name": "s", "secret": {"secretName": "s"}}]
     await kube.create(PODS, node.pod(shop, container=container, volumes=volumes, restartPolicy="Never"))
-    await node.wait_for(shop, "web", lambda pod: pod["status"]["phase"] == "Succeeded")
+    await node.wait_for(kube, shop, "web", lambda pod: pod["status"]["phase"] == "Succeeded")
 
     log = await kube.text(f"/api/v1/namespaces/{shop}/pods/web/log")
 
@@ -306,7 +314,7 @@ async def test_a_pod_waits_for_a_volume_that_is_not_there_yet(node: ProcessNode,
 
     await kube.create(CONFIG_MAPS, {"metadata": {"namespace": shop, "name": "late"}})
 
-    await node.wait_for(shop, "web", is_ready)
+    await node.wait_for(kube, shop, "web", is_ready)
 
 
 async def test_a_foreign_command_is_refused_with_an_event(node: ProcessNode, kube: Kube, shop: str) -> None:
@@ -318,20 +326,20 @@ async def test_a_foreign_command_is_refused_with_an_event(node: ProcessNode, kub
     def refused(pod: dict[str, Any]) -> bool:
         return bool(main_status(pod).get("state", {}).get("waiting", {}).get("reason") == "CommandNotAllowed")
 
-    foreign = await node.wait_for(shop, "web", refused)
-    await node.wait_for(shop, "unlabelled", refused)
+    foreign = await node.wait_for(kube, shop, "web", refused)
+    await node.wait_for(kube, shop, "unlabelled", refused)
 
     assert foreign["status"]["phase"] == "Pending"
     assert "does not run 'nginx'" in main_status(foreign)["state"]["waiting"]["message"]
     found = await until(lambda: events(kube, shop, "CommandNotAllowed", at_least=2))
     assert any(f"{keys.RUN_AS}=process" in event["message"] for event in found)
-    assert node.children() == []
+    assert node.children(foreign["metadata"]["uid"]) == []
 
 
 async def test_fields_that_cannot_be_honored_are_named_once(node: ProcessNode, kube: Kube, shop: str) -> None:
     secured = {"securityContext": {"runAsNonRoot": True}, "imagePullPolicy": "IfNotPresent"}
     await kube.create(PODS, node.pod(shop, container=secured, hostNetwork=True))
-    await node.wait_for(shop, "web", is_ready)
+    await node.wait_for(kube, shop, "web", is_ready)
 
     (event,) = await until(lambda: events(kube, shop, "FieldsNotHonored"))
 
@@ -357,16 +365,16 @@ async def test_init_containers_run_before_and_sidecars_beside(node: ProcessNode,
     )
     await kube.create(PODS, pod)
 
-    await node.wait_for(shop, "web", lambda pod: pod["status"]["phase"] == "Succeeded")
+    ended = await node.wait_for(kube, shop, "web", lambda pod: pod["status"]["phase"] == "Succeeded")
 
     assert await kube.text(f"/api/v1/namespaces/{shop}/pods/web/log", query={"container": "main"}) == "one\ntwo\n"
-    assert node.children() == []
+    assert node.children(ended["metadata"]["uid"]) == []
 
 
 async def test_a_resize_is_taken_over_in_place(node: ProcessNode, kube: Kube, shop: str) -> None:
     resources = {"requests": {"cpu": "100m", "memory": "64Mi"}}
     await kube.create(PODS, node.pod(shop, container={"resources": resources}))
-    before = await node.wait_for(shop, "web", is_ready)
+    before = await node.wait_for(kube, shop, "web", is_ready)
 
     resize = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "200m", "memory": "64Mi"}}}]}}
     await kube.request(
@@ -379,16 +387,16 @@ async def test_a_resize_is_taken_over_in_place(node: ProcessNode, kube: Kube, sh
     def resized(pod: dict[str, Any]) -> bool:
         return bool(main_status(pod)["resources"]["requests"]["cpu"] == "200m")
 
-    after = await node.wait_for(shop, "web", resized)
+    after = await node.wait_for(kube, shop, "web", resized)
     assert main_status(after)["containerID"] == main_status(before)["containerID"]
     assert main_status(after)["restartCount"] == 0
     assert after["status"]["observedGeneration"] == after["metadata"]["generation"] == 2
 
 
-async def test_a_resize_waits_until_another_pod_has_left(node: ProcessNode, kube: Kube, shop: str) -> None:
+async def test_a_resize_waits_until_another_pod_has_left(own_node: ProcessNode, kube: Kube, shop: str) -> None:
     for name, cpu in (("web", "20"), ("other", "40")):
-        await kube.create(PODS, node.pod(shop, name, container={"resources": {"requests": {"cpu": cpu}}}))
-        await node.wait_for(shop, name, is_ready)
+        await kube.create(PODS, own_node.pod(shop, name, container={"resources": {"requests": {"cpu": cpu}}}))
+        await own_node.wait_for(kube, shop, name, is_ready)
 
     resize = {"spec": {"containers": [{"name": "main", "resources": {"requests": {"cpu": "30"}}}]}}
     await kube.request(
@@ -401,41 +409,45 @@ async def test_a_resize_waits_until_another_pod_has_left(node: ProcessNode, kube
     def pending(pod: dict[str, Any]) -> dict[str, Any] | None:
         return next((c for c in pod["status"]["conditions"] if c["type"] == "PodResizePending"), None)
 
-    deferred = await node.wait_for(shop, "web", pending)
+    deferred = await own_node.wait_for(kube, shop, "web", pending)
     assert (pending(deferred) or {})["reason"] == "Deferred"
     await kube.delete(PODS, "other", shop)
-    done = await node.wait_for(shop, "web", lambda pod: pending(pod) is None)
+    done = await own_node.wait_for(kube, shop, "web", lambda pod: pending(pod) is None)
     assert main_status(done)["resources"]["requests"]["cpu"] == "30"
 
 
 async def test_a_killed_node_leaves_no_process_and_the_next_one_runs_its_pods_again(
-    node: ProcessNode, kube: Kube, shop: str
+    own_node: ProcessNode, kube: Kube, shop: str
 ) -> None:
     background = "(exec setsid sleep 1000) & sleep 1000"
-    await kube.create(PODS, node.pod(shop, script=background))
-    before = await node.wait_for(shop, "web", is_ready)
-    await until(lambda: _true(len(node.children()) >= 3))
+    await kube.create(PODS, own_node.pod(shop, script=background))
+    before = await own_node.wait_for(kube, shop, "web", is_ready)
+    await until(lambda: _true(len(own_node.children()) >= 3))
 
-    node.end(signal.SIGKILL)
-    await node.start()
-    after = await node.wait_for(shop, "web", lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod))
+    own_node.end(signal.SIGKILL)
+    own_node.start()
+    after = await own_node.wait_for(
+        kube, shop, "web", lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod)
+    )
 
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["podIP"] == before["status"]["podIP"]
     assert main_status(after)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
-    assert "killed what a dead process node left" in node.log.read_text()
-    await until(lambda: _true(len(node.children()) == 3))
+    assert "killed what a dead process node left" in own_node.log.read_text()
+    await until(lambda: _true(len(own_node.children()) == 3))
 
 
-async def test_a_stopped_node_takes_its_processes_with_it_and_says_so(node: ProcessNode, kube: Kube, shop: str) -> None:
-    await kube.create(PODS, node.pod(shop, script="trap '' TERM; while true; do sleep 0.05; done"))
-    await node.wait_for(shop, "web", is_ready)
+async def test_a_stopped_node_takes_its_processes_with_it_and_says_so(
+    own_node: ProcessNode, kube: Kube, shop: str
+) -> None:
+    await kube.create(PODS, own_node.pod(shop, script="trap '' TERM; while true; do sleep 0.05; done"))
+    await own_node.wait_for(kube, shop, "web", is_ready)
 
-    assert node.end() == 0
+    assert own_node.end() == 0
 
-    assert node.children() == []
-    assert not (node.state_dir / "pods").exists()
-    conditions = (await kube.get(NODES, node.name))["status"]["conditions"]
+    assert own_node.children() == []
+    assert not (own_node.state_dir / "pods").exists()
+    conditions = (await kube.get(NODES, own_node.name))["status"]["conditions"]
     assert next(c for c in conditions if c["type"] == "Ready")["reason"] == "ProcessNodeStopped"
 
 
@@ -445,13 +457,13 @@ async def test_pods_that_ask_for_it_become_scrape_targets_while_they_are_ready(
     pod = node.pod(shop, container={"ports": [{"containerPort": 8000}]})
     pod["metadata"]["annotations"] = {"prometheus.io/scrape": "true"}
     await kube.create(PODS, pod)
-    found = await node.wait_for(shop, "web", is_ready)
+    found = await node.wait_for(kube, shop, "web", is_ready)
     targets = node.state_dir / "prometheus-targets.json"
 
     await until(lambda: _true(f"{found['status']['podIP']}:8000" in targets.read_text()))
     await kube.delete(PODS, "web", shop)
 
-    await until(lambda: _true(targets.read_text() == "[]"))
+    await until(lambda: _true(found["status"]["podIP"] not in targets.read_text()))
 
 
 async def test_an_unknown_program_on_the_allow_list_is_named(cluster: Any, tmp_path: Path) -> None:

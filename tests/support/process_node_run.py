@@ -1,16 +1,16 @@
 """A process node of the test's own, beside the cluster's, which may run a shell and Python as well."""
 
-import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.support.until import until
 from trimtab.api import keys
-from trimtab.kube import Kube, NotFound
-from trimtab.kube.resources import NODES, PODS
+from trimtab.kube import Kube
+from trimtab.kube.resources import PODS
 from trimtab.local.process_node import processes
 
 _NODE_UP_SECONDS = 30.0
@@ -19,10 +19,9 @@ _NODE_UP_SECONDS = 30.0
 class ProcessNode:
     """The command `trimtab process-node`, started and ended as often as a test likes."""
 
-    def __init__(self, name: str, kube: Kube, kubeconfig: Path, state_dir: Path, *arguments: str) -> None:
+    def __init__(self, name: str, kubeconfig: Path, state_dir: Path, *arguments: str) -> None:
         self.name = name
         self.state_dir = state_dir
-        self._kube = kube
         self._command = [
             *(sys.executable, "-m", "trimtab.cli", "process-node"),
             *("--kubeconfig", str(kubeconfig), "--state-dir", str(state_dir), "--node-name", name),
@@ -32,13 +31,18 @@ class ProcessNode:
         ]
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
-        """Start it and wait until its Node is ready."""
+    def start(self) -> None:
+        """Start it and wait until it says that it is ready."""
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(  # noqa: ASYNC220 waited for by `end`, which is not asynchronous
+            known = output.tell()
+            self.process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
-        await until(self._is_ready, seconds=_NODE_UP_SECONDS)
+        deadline = time.monotonic() + _NODE_UP_SECONDS
+        while "process node ready" not in self.log.read_text()[known:]:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, f"{self.name} is not ready: {self.log.read_text()}"
+            time.sleep(0.05)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
@@ -53,24 +57,9 @@ class ProcessNode:
     def log(self) -> Path:
         return self.state_dir.with_suffix(".log")
 
-    def children(self) -> list[int]:
-        """The processes of its pods, descendants included."""
-        return processes.marked(self.state_dir)
-
-    async def _is_ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()
-        try:
-            node = await self._kube.get(NODES, self.name)
-        except NotFound:
-            return False
-        addresses = node.get("status", {}).get("addresses") or [{}]
-        claimed = (self.state_dir / "network").read_text() if (self.state_dir / "network").exists() else "none"
-        ready = {c["type"]: c["status"] for c in node["status"].get("conditions") or ()}.get("Ready")
-        taints = {taint["key"] for taint in node["spec"].get("taints") or ()}
-        return (
-            ready == "True" and addresses[0].get("address") == f"127.{claimed}.0.1" and taints == {keys.PROCESS_TAINT}
-        )
+    def children(self, uid: str = "") -> list[int]:
+        """The processes of its pods, or of one pod, descendants included."""
+        return processes.marked(self.state_dir, uid)
 
     def pod(self, namespace: str, name: str = "web", *, script: str = "", **fields: Any) -> dict[str, Any]:
         """A pod for this node whose main container runs a shell script; keyword arguments replace spec fields."""
@@ -86,12 +75,14 @@ class ProcessNode:
             | fields,
         }
 
-    async def wait_for(self, namespace: str, name: str, wanted: Any, *, seconds: float = 30.0) -> dict[str, Any]:
+    async def wait_for(
+        self, kube: Kube, namespace: str, name: str, wanted: Any, *, seconds: float = 30.0
+    ) -> dict[str, Any]:
         """Return the pod as soon as `wanted` of it is true."""
         last: dict[str, Any] = {}
 
         async def look() -> dict[str, Any] | None:
-            last.update(await self._kube.get(PODS, name, namespace))
+            last.update(await kube.get(PODS, name, namespace))
             return last if wanted(last) else None
 
         try:
@@ -109,11 +100,3 @@ def main_status(pod: dict[str, Any]) -> dict[str, Any]:
     """The status of the container called main; empty before there is one."""
     found = [c for c in pod["status"].get("containerStatuses") or () if c["name"] == "main"]
     return found[0] if found else {}
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
