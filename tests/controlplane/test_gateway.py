@@ -16,7 +16,7 @@ from trimtab.kube import Kube
 from trimtab.kube.resources import PODS, SERVING_POOLS
 
 SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "20-chat.yaml"
-ENGINES_UP_SECONDS = 60.0
+ENGINES_UP_SECONDS = 90.0
 
 
 def a_pool(name: str, namespace: str, model: str, replicas: int) -> dict[str, Any]:
@@ -25,7 +25,8 @@ def a_pool(name: str, namespace: str, model: str, replicas: int) -> dict[str, An
     pool["metadata"] = {"name": name, "namespace": namespace}
     pool["spec"] |= {"models": [{"name": model}], "replicas": replicas}
     (engine,) = pool["spec"]["workload"]["template"]["spec"]["containers"]
-    engine["args"] = [f"--model={model}", *engine["args"][1:]]
+    engine["args"] = [f"--model={model}", *engine["args"][1:], "--shutdown-timeout=10"]
+    engine["lifecycle"] = {"preStop": {"sleep": {"seconds": 2}}}  # the gateway sees the deletion before the engine
     return pool
 
 
@@ -61,7 +62,13 @@ class Gateway:
         async def are_ready() -> bool:
             return sum((await self.engines(pool)).values()) == count
 
-        await until(are_ready, seconds=ENGINES_UP_SECONDS)
+        try:
+            await until(are_ready, seconds=ENGINES_UP_SECONDS)
+        except TimeoutError:
+            pytest.fail(f"{pool} should have {count} ready engines: {await self.engines(pool)}")
+
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
