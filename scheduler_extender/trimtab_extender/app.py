@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -94,11 +95,11 @@ def create_app(runtime: Runtime) -> FastAPI:
         for verb, answer in (("filter", placer.filter), ("prioritize", placer.prioritize))
     )
 
-    @app.get("/livez")
+    @app.get("/livez", response_class=PlainTextResponse)
     async def livez() -> str:
         return "ok"
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_class=PlainTextResponse)
     async def readyz(response: Response) -> str:
         reason = runtime.not_ready()
         response.status_code = 503 if reason else 200

@@ -8,8 +8,8 @@ POOL = ("ai", "chat")
 
 
 def test_a_bound_pod_is_charged_to_its_domain_and_all_that_contain_it() -> None:
-    site, row, other = a_domain("site", level="Site"), a_domain("row-1", parent="site"), a_domain("row-2", parent="site")
-    ledger = a_ledger(site, row, other, rows={"row-1": 1, "row-2": 1})
+    rows = a_domain("row-1", parent="site"), a_domain("row-2", parent="site")
+    ledger = a_ledger(a_domain("site", level="Site"), *rows, rows={"row-1": 1, "row-2": 1})
     ledger.observe(a_pod(watts=300, node="row-1-n0"))
     assert charged(ledger) == {"site": 300, "row-1": 300, "row-2": 0}
 

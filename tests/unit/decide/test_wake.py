@@ -5,7 +5,9 @@ from trimtab.decide.wake import WaitingRoom
 from trimtab.model.power import Derate, PodFacts
 
 
-def turn_away(room: WaitingRoom, ledger: Ledger, pod: PodFacts, nodes: list[str], *, at: float, partial: bool = False) -> None:
+def turn_away(
+    room: WaitingRoom, ledger: Ledger, pod: PodFacts, nodes: list[str], *, at: float, partial: bool = False
+) -> None:
     admission = admit(ledger, pod, nodes, at)
     assert not admission.passed
     room.note(pod, admission, partial=partial, at=at)

@@ -1,0 +1,248 @@
+"""The extender killed, stopped, doubled and starved of its API server: pods go on being placed, and all are charged."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.extender import Extender, charged, known, start_extender
+from tests.support.placement import Hall
+from tests.support.until import until
+from trimtab.api import keys
+from trimtab.kube import EventType, Kube, list_then_watch
+from trimtab.kube.resources import LEASES, PODS
+from trimtab.local import ports
+from trimtab.local.cluster import LocalCluster
+
+OPT_IN = {keys.PLACEMENT_RESOURCE: "1"}
+SYSTEM = "trimtab-system"
+
+
+class Bindings:
+    """When each pod of a namespace was seen bound."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self.times: dict[str, float] = {}
+        self._task = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        async for event in list_then_watch(self._kube, PODS, self._namespace):
+            if event.type in (EventType.ADDED, EventType.MODIFIED) and event.object["spec"].get("nodeName"):
+                self.times.setdefault(event.object["metadata"]["name"], time.monotonic())
+
+    async def reach(self, count: int, *, seconds: float = 60.0) -> float:
+        """Wait until so many pods are bound; return the time of the last of them."""
+
+        async def enough() -> bool:
+            return len(self.times) >= count
+
+        await until(enough, seconds=seconds)
+        return sorted(self.times.values())[count - 1]
+
+    async def quiet(self, *, seconds: float) -> float:
+        """Wait until no pod has been bound for some time, which ends the news of what happened before; return when."""
+
+        async def is_quiet() -> bool:
+            return time.monotonic() - max(self.times.values()) >= seconds
+
+        await until(is_quiet)
+        return max(self.times.values())
+
+    def rate(self, begin: float, end: float) -> float:
+        """Pods per second bound between two times."""
+        return sum(begin < at <= end for at in self.times.values()) / (end - begin)
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+
+@pytest.fixture
+async def extender(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Extender]:
+    with start_extender(cluster, tmp_path / "extender.log") as running:
+        yield running
+
+
+@pytest.fixture
+async def hall(kube: Kube, namespace: str) -> AsyncIterator[Hall]:
+    hall = Hall(kube, namespace)
+    yield hall
+    await hall.tear_down()
+
+
+@pytest.fixture
+async def bindings(kube: Kube, namespace: str) -> AsyncIterator[Bindings]:
+    bindings = Bindings(kube, namespace)
+    yield bindings
+    await bindings.stop()
+
+
+async def test_a_killed_extender_stops_nobody_and_its_successor_charges_everybody(
+    hall: Hall, bindings: Bindings, extender: Extender, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    await hall.build("a", count=4)
+    await hall.limit("a", 1_000_000)
+    await known(extender, hall, a=1_000_000)
+    await hall.pods("before", 100, watts=100, requests=OPT_IN)
+    begun = await bindings.reach(1)
+    before = bindings.rate(begun, await bindings.reach(100))
+    creating = asyncio.create_task(hall.pods("during", 200, watts=100, requests=OPT_IN))
+    killed = await bindings.reach(150)
+    extender.process.process.kill()
+    await creating
+    during = bindings.rate(killed, await bindings.reach(300))
+    with start_extender(cluster, tmp_path / "successor.log") as successor:
+        await charged(successor, hall.row("a"), 30_000)
+        begun = time.monotonic()
+        await hall.pods("after", 100, watts=100, requests=OPT_IN)
+        after = bindings.rate(begun, await bindings.reach(400))
+        await charged(successor, hall.row("a"), 40_000)
+    print(f"\nkilled: pods/s before {before:.0f}, without extender {during:.0f}, with its successor {after:.0f}")
+    assert during > before / 4  # refused connections cost nothing
+
+
+async def test_a_stopped_extender_slows_the_scheduler_to_two_time_outs_per_pod(
+    hall: Hall, bindings: Bindings, extender: Extender
+) -> None:
+    await hall.build("a", count=4)
+    await hall.limit("a", 1_000_000)
+    await known(extender, hall, a=1_000_000)
+    await hall.pods("before", 100, watts=100, requests=OPT_IN)
+    begun = await bindings.reach(1)
+    before = bindings.rate(begun, await bindings.reach(100))
+    creating = asyncio.create_task(hall.pods("during", 200, watts=100, requests=OPT_IN))
+    await bindings.reach(130)
+    extender.process.process.send_signal(signal.SIGSTOP)
+    stopped = await bindings.quiet(seconds=0.3)
+    during = bindings.rate(stopped, await bindings.reach(len(bindings.times) + 10))
+    extender.process.process.send_signal(signal.SIGCONT)
+    await creating
+    resumed = time.monotonic()
+    after = bindings.rate(resumed, await bindings.reach(300))
+    print(f"\nstopped: pods/s before {before:.0f}, while stopped {during:.1f}, after {after:.0f}")
+    await charged(extender, hall.row("a"), 30_000)
+    assert 1.5 < during < 3.5
+    assert after > 10 * during
+
+
+async def test_one_replica_is_active_and_a_clean_exit_hands_over_at_once(
+    hall: Hall, extender: Extender, cluster: LocalCluster, tmp_path: Path, kube: Kube
+) -> None:
+    del hall
+    (standby_port,) = ports.free(1, ())
+    with ExitStack() as stack:
+        standby = stack.enter_context(
+            start_extender(cluster, tmp_path / "standby.log", port=standby_port, wait=False, identity="standby")
+        )
+
+        async def standing_by() -> bool:
+            return standby.readiness() == (503, "standby")
+
+        await until(standing_by)
+        assert extender.readiness() == (200, "ok")
+        asked = time.monotonic()
+        extender.process.process.send_signal(signal.SIGTERM)
+
+        async def taken_over() -> bool:
+            return standby.readiness() == (200, "ok")
+
+        await until(taken_over, seconds=10)
+        print(f"\nhanded over after {time.monotonic() - asked:.1f} s")
+        lease = await kube.get(LEASES, "trimtab-extender", SYSTEM)
+        assert lease["spec"]["holderIdentity"] == "standby"
+        assert await asyncio.to_thread(extender.process.process.wait, 10) == 0
+
+
+EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "test-extender", "namespace": SYSTEM}},
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "test-extender"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+            {
+                "apiGroups": [keys.GROUP],
+                "resources": ["powerdomains", "servingpools"],
+                "verbs": ["list", "watch"],
+            },
+        ],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "test-extender"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-extender"},
+        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "test-extender", "namespace": SYSTEM},
+        "rules": [
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "verbs": ["get", "create", "update", "patch"],
+            }
+        ],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "test-extender", "namespace": SYSTEM},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "test-extender"},
+        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "trimtab-extender", "namespace": SYSTEM},
+        "spec": {"selector": {"app": "test-extender"}, "ports": [{"name": "http", "port": 8888, "targetPort": 8888}]},
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "test-extender",
+            "namespace": SYSTEM,
+            "labels": {"app": "test-extender", keys.RUN_AS: "process"},
+        },
+        "spec": {
+            "serviceAccountName": "test-extender",
+            "nodeSelector": {keys.NODE_TYPE: "process"},
+            "tolerations": [{"key": keys.PROCESS_TAINT, "operator": "Exists"}],
+            "terminationGracePeriodSeconds": 4,
+            "containers": [
+                {
+                    "name": "extender",
+                    "image": "trimtab-extender",
+                    "command": ["trimtab-extender"],
+                    "env": [
+                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                    ],
+                    "ports": [{"containerPort": 8888}],
+                    "livenessProbe": {
+                        "httpGet": {"path": "/livez", "port": 8888},
+                        "periodSeconds": 2,
+                        "timeoutSeconds": 1,
+                        "failureThreshold": 3,
+                    },
+                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8888}, "periodSeconds": 1},
+                }
+            ],
+        },
+    },
+]
+"""What the chart installs, as far as this test needs it, with the least rights that the extender can do with."""
