@@ -1,0 +1,241 @@
+"""The chart on a real control plane: its pods are real processes under their own service accounts."""
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import helm
+from tests.support.helm import NAMESPACE
+from tests.support.kubectl import kubectl
+from tests.support.operators import a_pool, because, condition, current, pool, ready
+from tests.support.until import until
+from trimtab.api import crd, keys
+from trimtab.kube import EventType, Kube, NotFound, Object, list_then_watch
+from trimtab.kube.resources import CRDS, DEPLOYMENTS, LEASES, NODES, PDBS, PODS, SERVICES, SERVING_POOLS
+from trimtab.local.cluster import LocalCluster
+
+pytestmark = pytest.mark.timeout(300)
+
+SAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "samples"
+POOLS = 100
+LEADER_GAP_SECONDS = 5.0
+OWNED = (DEPLOYMENTS, SERVICES, PDBS)
+
+
+@pytest.fixture(scope="module")
+def release(cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """The cluster, with the chart installed for the tests of this file."""
+    asyncio.run(helm.install(cluster))
+    yield cluster
+    asyncio.run(helm.uninstall(cluster))
+
+
+async def _pods(kube: Kube, component: str = "") -> list[Object]:
+    selector = "app.kubernetes.io/name=trimtab" + (f",app.kubernetes.io/component={component}" if component else "")
+    return (await kube.list(PODS, NAMESPACE, label_selector=selector)).items
+
+
+async def test_every_pod_of_the_chart_is_a_process_under_its_own_account(release: LocalCluster, kube: Kube) -> None:
+    pods = [one for one in await _pods(kube) if "deletionTimestamp" not in one["metadata"]]
+    components = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in pods}
+    assert components.keys() == {"operator", "extender", "gateway"}
+    for component, one in components.items():
+        node = await kube.get(NODES, one["spec"]["nodeName"])
+        assert node["metadata"]["labels"][keys.NODE_TYPE] == "process"
+        assert one["spec"]["serviceAccountName"] == f"trimtab-{component}"
+        (container,) = one["status"]["containerStatuses"]
+        assert (container["ready"], container["restartCount"]) == (True, 0)
+        assert one["status"]["podIP"].startswith("127.")
+        assert json.loads(_lines(await _log(release, component))[0])["message"]
+
+
+async def _log(cluster: LocalCluster, component: str) -> str:
+    return await kubectl(cluster, "logs", "-n", NAMESPACE, f"deployment/trimtab-{component}", "--tail=-1")
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("{")]
+
+
+async def test_the_samples_are_served_and_placed(release: LocalCluster, kube: Kube) -> None:
+    """What the demo shows: pods that answer through the gateway, and pods that the extender placed."""
+    await kubectl(release, "apply", "--server-side", "-f", str(SAMPLES))
+    try:
+        for name in ("chat", "summarize"):
+            await pool(kube, name, "ai", ready, seconds=60)
+        body = {"model": "llama-3.1-8b", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+        answer = await asyncio.to_thread(
+            _post, f"http://127.0.0.1:{release.ports['gateway']}/v1/chat/completions", body
+        )
+        assert answer["usage"]["completion_tokens"] == 4
+        pods = (await kube.list(PODS, "ai", label_selector=f"{keys.POOL}=summarize")).items
+        racks = [(await kube.get(NODES, one["spec"]["nodeName"]))["metadata"]["labels"][keys.RACK] for one in pods]
+        assert len(racks) == 4
+        assert racks.count("row-1-rack-0") <= 2, "the limit of that rack leaves room for two"
+        other = yaml.safe_load((SAMPLES / "31-budget.yaml").read_text(encoding="utf-8"))
+        shown = await kubectl(release, "get", "sbud", other["metadata"]["name"])
+        assert "NotYetImplemented" in shown
+    finally:
+        await kubectl(release, "delete", "--wait=false", "-f", str(SAMPLES))
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
+@pytest.fixture
+async def live_pools(release: LocalCluster, kube: Kube, namespace: str) -> str:
+    """A namespace with a hundred reconciled pools without replicas."""
+    del release  # it reconciles them
+    pools = [a_pool(f"pool-{number:03}", namespace, replicas=0) for number in range(POOLS)]
+    await asyncio.gather(*(kube.create(SERVING_POOLS, one) for one in pools))
+    await until(lambda: _all_current(kube, namespace), seconds=90)
+    return namespace
+
+
+async def _all_current(kube: Kube, namespace: str) -> bool:
+    found = (await kube.list(SERVING_POOLS, namespace)).items
+    return len(found) == POOLS and all(map(current, found))
+
+
+async def _owned(kube: Kube, namespace: str) -> dict[tuple[str, str], str]:
+    """The uid of every object that the pools of a namespace own."""
+    lists = {resource.kind: (await kube.list(resource, namespace)).items for resource in OWNED}
+    return {(kind, one["metadata"]["name"]): one["metadata"]["uid"] for kind, found in lists.items() for one in found}
+
+
+async def test_an_upgrade_recreates_nothing_and_leads_on_within_seconds(
+    release: LocalCluster, kube: Kube, live_pools: str
+) -> None:
+    before = await _owned(kube, live_pools)
+    assert len(before) == len(OWNED) * POOLS
+    leaders = asyncio.create_task(_leaders(kube))
+    gone = asyncio.create_task(_deletions(kube, live_pools))
+
+    await helm.install(release, "--set", "operator.settings.log_level=DEBUG")
+
+    (new,) = [
+        one["metadata"]["name"] for one in await _pods(kube, "operator") if not one["metadata"].get("deletionTimestamp")
+    ]
+    gap = await asyncio.wait_for(leaders, 60)
+    assert gap[1] == new
+    print(f"leader gap {gap[0]:.2f} s during helm upgrade --wait with {POOLS} live pools")
+    assert gap[0] < LEADER_GAP_SECONDS
+    await kube.merge_patch(SERVING_POOLS, "pool-007", {"spec": {"engine": {"port": 8001}}}, live_pools)
+    await pool(kube, "pool-007", live_pools, current)
+    assert await _owned(kube, live_pools) == before
+    gone.cancel()
+    with suppress(asyncio.CancelledError):
+        await gone
+
+
+async def _leaders(kube: Kube) -> tuple[float, str]:
+    """Watch the Lease until another operator holds it; return for how long nobody led, and who leads."""
+    field = "metadata.name=trimtab-operator"
+    first, last_beat = "", time.monotonic()
+    async for event in list_then_watch(kube, LEASES, NAMESPACE, field_selector=field):
+        if event.type is EventType.SYNCED:
+            continue
+        holder = event.object["spec"].get("holderIdentity") or ""
+        first = first or holder
+        if holder == first:
+            last_beat = time.monotonic()
+        elif holder:
+            return time.monotonic() - last_beat, holder
+    raise AssertionError("the watch ended")
+
+
+async def _deletions(kube: Kube, namespace: str) -> None:
+    """Fail at the first Deployment that goes away."""
+    async for event in list_then_watch(kube, DEPLOYMENTS, namespace):
+        assert event.type is not EventType.DELETED, event.object["metadata"]["name"]
+
+
+async def test_an_operator_refuses_to_act_on_older_definitions(
+    release: LocalCluster, kube: Kube, namespace: str
+) -> None:
+    await kube.create(SERVING_POOLS, a_pool("chat", namespace, replicas=0))
+    await pool(kube, "chat", namespace, current)
+    definition = yaml.safe_load(crd.files()[f"{keys.GROUP}_powerdomains.yaml"])
+    name = definition["metadata"]["name"]
+    await kube.merge_patch(CRDS, name, {"metadata": {"annotations": {keys.SCHEMA_HASH: "of-another-version"}}})
+    try:
+        await _restart_operator(release)
+        refusing = await pool(kube, "chat", namespace, because("SchemaMismatch"))
+        assert condition(refusing)["status"] == "False"
+        assert name in condition(refusing)["message"]
+        await kube.merge_patch(SERVING_POOLS, "chat", {"spec": {"replicas": 1}}, namespace)
+        assert "refusing to act on another schema" in await _log(release, "operator")
+    finally:
+        await kube.merge_patch(CRDS, name, {"metadata": {"annotations": definition["metadata"]["annotations"]}})
+    await pool(kube, "chat", namespace, lambda one: current(one) and condition(one)["reason"] != "SchemaMismatch")
+    assert (await kube.get(DEPLOYMENTS, "chat", namespace))["spec"]["replicas"] == 1
+
+
+async def _restart_operator(cluster: LocalCluster) -> None:
+    await kubectl(cluster, "rollout", "restart", "-n", NAMESPACE, "deployment/trimtab-operator")
+    await kubectl(cluster, "rollout", "status", "-n", NAMESPACE, "deployment/trimtab-operator", "--timeout=60s")
+
+
+async def test_uninstalling_gives_back_what_is_held_and_leaves_pools_and_their_pods(
+    release: LocalCluster, kube: Kube, namespace: str
+) -> None:
+    labels = {"app": "theirs"}
+    theirs = {
+        "metadata": {"name": "theirs", "namespace": namespace},
+        "spec": {
+            "replicas": 3,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "engine", "image": "x"}], "tolerations": [{"operator": "Exists"}]},
+            },
+        },
+    }
+    await kube.create(DEPLOYMENTS, {"apiVersion": "apps/v1", "kind": "Deployment"} | theirs)
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs"}
+    held = a_pool("held", namespace, targetRef=target, replicas=2, mode="Enforce", deletionPolicy="Restore")
+    await kube.create(SERVING_POOLS, held)
+    await kube.create(SERVING_POOLS, a_pool("owned", namespace, replicas=0))
+    await pool(kube, "held", namespace, lambda one: keys.FINALIZER in one["metadata"].get("finalizers", []))
+    await pool(kube, "owned", namespace, current)
+    before = await _owned(kube, namespace)
+
+    await helm.uninstall(release)
+
+    try:
+        assert await _pods(kube) == [] or await until(lambda: _no_pods(kube))
+        for name in ("held", "owned"):
+            left = await kube.get(SERVING_POOLS, name, namespace)
+            assert not left["metadata"].get("finalizers")
+        assert (await kube.get(DEPLOYMENTS, "theirs", namespace))["spec"]["replicas"] == 3, "as before the hold"
+        assert await _owned(kube, namespace) == before
+        await kube.delete(SERVING_POOLS, "held", namespace)
+        await until(lambda: _gone(kube, "held", namespace))
+        with pytest.raises(NotFound):
+            await kube.request("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/trimtab-release")
+    finally:
+        await helm.install(release)
+
+
+async def _no_pods(kube: Kube) -> bool:
+    return await _pods(kube) == []
+
+
+async def _gone(kube: Kube, name: str, namespace: str) -> bool:
+    try:
+        await kube.get(SERVING_POOLS, name, namespace)
+    except NotFound:
+        return True
+    return False
