@@ -23,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ async def install(cluster: LocalCluster, kube: Kube) -> None:
 
 
 def a_pool(number: int, namespace: str, replicas: int) -> Object:
-    container = {"name": "engine", "image": "engine:1", "ports": [{"containerPort": 8000}]}
+    container: Object = {"name": "engine", "image": "engine:1", "ports": [{"containerPort": 8000}]}
     container["resources"] = {"requests": {"cpu": "100m", "memory": "64Mi"}}
     # kwok's nodes are tainted, so that nothing lands there unasked.
     tolerations = [{"operator": "Exists"}]
@@ -112,7 +113,7 @@ def a_pool(number: int, namespace: str, replicas: int) -> Object:
 
 async def create_pools(kube: Kube, namespace: str, pools: int, replicas: int) -> None:
     await kube.create(NAMESPACES, {"metadata": {"name": namespace}})
-    await in_parallel([lambda n=n: kube.create(SERVING_POOLS, a_pool(n, namespace, replicas)) for n in range(pools)])
+    await in_parallel([partial(kube.create, SERVING_POOLS, a_pool(n, namespace, replicas)) for n in range(pools)])
 
 
 async def in_parallel(calls: list[Callable[[], Awaitable[Any]]]) -> None:
@@ -138,7 +139,7 @@ async def bare(namespace: str) -> None:
             status = a_status(pool["metadata"]["generation"])
             await kube.merge_patch(SERVING_POOLS, pool["metadata"]["name"], {"status": status}, namespace, "status")
 
-        await in_parallel([lambda pool=pool: reconcile(pool) for pool in pools])
+        await in_parallel([partial(reconcile, pool) for pool in pools])
 
 
 def a_status(generation: int) -> Object:
@@ -247,7 +248,8 @@ async def status_writes(process: Operator, pools: int) -> bool:
 async def all_reconciled(kube: Kube, pools: int) -> bool:
     found = (await kube.list(SERVING_POOLS, "bench")).items
     current = [one for one in found if one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"]]
-    return len(current) == pools and all([await count(kube, one) == pools for one in (DEPLOYMENTS, SERVICES, PDBS)])
+    owned = [await count(kube, one) for one in (DEPLOYMENTS, SERVICES, PDBS)]
+    return len(current) == pools and owned == [pools] * len(owned)
 
 
 async def count(kube: Kube, resource: Resource) -> int:
@@ -267,7 +269,8 @@ async def quiet(process: Operator) -> bool:
     """Whether the operator wrote nothing for five seconds."""
     before = await asyncio.to_thread(process.writes)
     await asyncio.sleep(5)
-    return before == await asyncio.to_thread(process.writes)
+    after: float = await asyncio.to_thread(process.writes)
+    return before == after
 
 
 async def steady(cluster: LocalCluster, process: Operator, pools: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 
 import kopf
@@ -34,6 +33,8 @@ _log = structlog.get_logger(__name__)
 
 _SYNC_POLL_SECONDS = 0.05
 _START_RETRY_SECONDS = 1.0
+_LEASE_SECONDS = 3.0  # to finish what has begun and give the Lease back
+_KOPF_SECONDS = 5.0
 
 
 def main() -> None:
@@ -49,9 +50,7 @@ def main() -> None:
 async def run(settings: OperatorSettings) -> int:
     """Stand by, lead, stop; returns the exit code: 0 when told to stop, 1 when it could not go on."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
+    _stop_on_signals(stop)
     try:
         async with Kube.connect(field_manager=MANAGER, timeout_seconds=settings.request_timeout_seconds) as kube:
             runtime = build(settings, kube)
@@ -73,23 +72,33 @@ async def _serve(runtime: Runtime, stop: asyncio.Event) -> int:
     server, thread = start_http_server(settings.metrics_port, settings.bind_address, runtime.metrics.registry)
     _log.info("operator started", identity=settings.identity, lease=f"{settings.namespace}/{settings.lease}")
     election = Election(runtime.kube, settings.namespace, settings.lease, settings.identity, on_try=runtime.pulse.beat)
-    work = [
+    ending: list[asyncio.Task[None]] = []
+    leadership = asyncio.create_task(election.lead(partial(_lead, runtime, stop, ending)), name="leadership")
+    helpers = [
         asyncio.create_task(watch_world(runtime), name="watches"),
         asyncio.create_task(runtime.events.run(), name="events"),
-        asyncio.create_task(election.lead(partial(_lead, runtime, stop)), name="leadership"),
-        asyncio.create_task(_flag(stop), name="stop"),
     ]
+    stopping = asyncio.create_task(_flag(stop), name="stop")
     try:
-        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({leadership, stopping, *helpers}, return_when=asyncio.FIRST_COMPLETED)
         return _why_ended(done)
     finally:
-        for task in reversed(work):
-            task.cancel()
-        await asyncio.gather(*work, return_exceptions=True)
+        await _end(leadership, seconds=_LEASE_SECONDS if election.leading else 0.0)
+        await _end(*helpers, stopping)
+        await _end(*ending, seconds=_KOPF_SECONDS)
         await asyncio.to_thread(server.shutdown)
         server.server_close()
         thread.join()
         _log.info("operator stopped", identity=settings.identity)
+
+
+async def _end(*tasks: "asyncio.Task[None]", seconds: float = 0.0) -> None:
+    """Have tasks end: by themselves within `seconds`, else by cancellation."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _flag(stop: asyncio.Event) -> None:
@@ -107,23 +116,32 @@ def _why_ended(done: "set[asyncio.Task[None]]") -> int:
     return 0
 
 
-async def _lead(runtime: Runtime, stop: asyncio.Event) -> None:
-    """Do the leader's work until told to stop: kopf feeds the store, one loop acts on it."""
+async def _lead(runtime: Runtime, stop: asyncio.Event, ending: "list[asyncio.Task[None]]") -> None:
+    """Do the leader's work until told to stop: kopf feeds the store, one loop acts on it.
+
+    When this returns, nothing is written any more, so the Lease can be given back; kopf, which only reads, takes some
+    seconds longer and is left in `ending`.
+    """
     runtime.metrics.led(leading=True)
     await _prepare(runtime)
-    helpers = [
+    workers = [
         asyncio.create_task(_loop(runtime).run(), name="reconcile loop"),
         asyncio.create_task(keep_stock(runtime), name="audit"),
     ]
     if runtime.refusal.reason is not None:
-        helpers.append(asyncio.create_task(await_schema(runtime), name="schema"))
+        workers.append(asyncio.create_task(await_schema(runtime), name="schema"))
+    watching = asyncio.create_task(_watch_kinds(runtime, stop), name="kopf")
+    ending.append(watching)
+    stopping = asyncio.create_task(_flag(stop), name="stop leading")
     try:
-        await _watch_kinds(runtime, stop)
+        done, _ = await asyncio.wait({watching, stopping, workers[0]}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         runtime.metrics.led(leading=False)
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        for task in (*workers, stopping):
+            task.cancel()
+        await asyncio.gather(*workers, stopping, return_exceptions=True)
 
 
 async def _prepare(runtime: Runtime) -> None:
@@ -152,12 +170,20 @@ def _loop(runtime: Runtime) -> ReconcileLoop:
 
 
 async def _watch_kinds(runtime: Runtime, stop: asyncio.Event) -> None:
-    """Run kopf; it returns when told to stop, also by a signal, whose handling it takes over."""
+    """Run kopf; it ends by itself once told to stop."""
     registry = kopf.OperatorRegistry()
     startup.register(registry)
     kinds.register(registry)
-    with suppress(asyncio.CancelledError):
-        await kopf.operator(registry=registry, memo=runtime, standalone=True, clusterwide=True, stop_flag=stop)
+    already = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(registry=registry, memo=runtime, standalone=True, clusterwide=True, stop_flag=stop)
+    _stop_on_signals(stop)  # kopf has taken them over
+    await kopf.run_tasks(tasks, ignored=already)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class PoolRecord:
     built: tuple[int, int | None] | None = None  # generation and replicas for which `wanted` was computed
     wanted: dict[str, str] = field(default_factory=dict)  # by kind: hash of the object as we want it
     status: StatusMemory = field(default_factory=StatusMemory)
+    faults: int = 0  # looks in a row that found the pool unable to be as specified
     await_version: int = 0  # of the workload: our own last write must be seen before the next decision,
     await_until: float = 0.0  # or this time must be past
 

@@ -140,7 +140,7 @@ class Store:
             return
         self.owned[subject] = seen
         if before is None or _meaning(before) != _meaning(seen):
-            self._mark_interested(resource, key, seen)
+            self._mark_interested(resource, key)
 
     def put_own_write(self, resource: Resource, key: Key, seen: Owned) -> None:
         """Take in the server's answer to our own write, which is no news to the pool that is being looked at."""
@@ -150,16 +150,15 @@ class Store:
         """Forget an object that is gone."""
         seen = self.owned.pop((resource.plural, *key), None)
         if seen is not None:
-            self._mark_interested(resource, key, seen)
+            self._mark_interested(resource, key)
 
     def owned_by(self, resource: Resource, key: Key) -> Owned | None:
         """Return the object of that type and name, whoever owns it."""
         return self.owned.get((resource.plural, *key))
 
-    def _mark_interested(self, resource: Resource, key: Key, seen: Owned) -> None:
+    def _mark_interested(self, resource: Resource, key: Key) -> None:
         namespace, name = key
-        if seen.owner[0] == SERVING_POOLS.kind:
-            self.mark((namespace, seen.owner[1]))
+        self.mark(key)  # a pool of that name wants an object of that name
         for claimant in self._claims.get((namespace, resource.group, resource.kind, name), ()):
             self.mark(claimant)
 

@@ -13,9 +13,13 @@ from trimtab.kube import Event, EventType, Forbidden, KubeError, NotFound, Resou
 from trimtab.kube.resources import DEPLOYMENTS, HPAS, PDBS, PODS, SERVICES, STATEFUL_SETS
 from trimtab.model.pool import Target
 from trimtab_operator.parse import key_of, parse_owned, parse_pod, parse_scaler
+from trimtab_operator.records import Key
 from trimtab_operator.runtime import MANAGER, Runtime
 
 _log = structlog.get_logger(__name__)
+
+_REFUSALS: Final = 15
+_REFUSAL_SECONDS: Final = 2.0
 
 _OWNED: Final = (DEPLOYMENTS, SERVICES, PDBS, STATEFUL_SETS)
 
@@ -69,15 +73,43 @@ async def _watch_pods(runtime: Runtime) -> None:
 
 
 async def _events(runtime: Runtime, resource: Resource, label_selector: str = "") -> AsyncIterator[Event]:
-    """Yield changes only; the end of a list makes the process a little readier."""
-    try:
-        async for event in list_then_watch(runtime.kube, resource, label_selector=label_selector):
-            if event.type is EventType.SYNCED:
+    """Yield changes only; the end of a list makes the process a little readier.
+
+    An API server that has just been started refuses everybody until it has read the roles, so a refusal counts only
+    when it lasts; the watch then begins anew, and what vanished meanwhile is reported as deleted.
+    """
+    known: set[Key] = set()
+    refusals = 0
+    while True:
+        listed: set[Key] | None = set()
+        try:
+            async for event in list_then_watch(runtime.kube, resource, label_selector=label_selector):
+                refusals = 0
+                if event.type is not EventType.SYNCED:
+                    _note(known, listed, event)
+                    yield event
+                    continue
+                for key in sorted(known - listed) if listed is not None else ():
+                    known.discard(key)
+                    yield Event(EventType.DELETED, {"metadata": {"namespace": key[0], "name": key[1]}})
+                listed = None
                 runtime.pulse.synced(resource.plural)
-            else:
-                yield event
-    except (Forbidden, NotFound) as error:
-        raise WatchEnded(f"cannot watch {resource.plural}: {error.message}; grant get, list and watch") from error
+        except (Forbidden, NotFound) as error:
+            refusals += 1
+            if refusals > _REFUSALS:
+                raise WatchEnded(f"cannot watch {resource.plural}: {error.message}; grant get, list, watch") from error
+            _log.warning("watch refused", resource=resource.plural, error=error.message)
+            await runtime.clock.sleep(_REFUSAL_SECONDS)
+
+
+def _note(known: set[Key], listed: set[Key] | None, event: Event) -> None:
+    key = key_of(event.object)
+    if event.type is EventType.DELETED:
+        known.discard(key)
+        return
+    known.add(key)
+    if listed is not None:
+        listed.add(key)
 
 
 @dataclass(slots=True)

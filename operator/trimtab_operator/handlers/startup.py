@@ -1,5 +1,6 @@
 """How kopf is set up: one place for all of its settings, and its access to the API server."""
 
+import logging
 from typing import Any
 
 import kopf
@@ -16,6 +17,7 @@ def register(registry: kopf.OperatorRegistry) -> None:
 
 async def configure(settings: kopf.OperatorSettings, memo: Runtime, **_: Any) -> None:
     """Set everything that kopf lets be set and that matters here."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # what it says at INFO is about itself
     settings.posting.enabled = False
     settings.networking.request_timeout = memo.settings.request_timeout_seconds
     settings.networking.connect_timeout = memo.settings.request_timeout_seconds

@@ -29,7 +29,9 @@ from trimtab_operator.watches import Targets
 
 _log = structlog.get_logger(__name__)
 
-_FAULT_SECONDS = 60.0  # a refusal may have causes outside the spec, e.g. a quota: it is tried again
+# A refusal may have causes outside the spec, e.g. a quota or a role: it is tried again.
+_FIRST_FAULT_SECONDS = 1.0
+_LONGEST_FAULT_SECONDS = 60.0
 _OWN_WRITE_SECONDS = 2.0  # how long our own write may take to come back through the watch
 
 
@@ -273,8 +275,10 @@ class PoolReconciler:
         memory = record.status
         status = pool_status(spec, record.state, seen, verdicts, record.journal, memory)
         when = await self.statuses.write(SERVING_POOLS, spec.ref, record.asked.uid, memory, status, verdicts)
+        record.faults = 0 if fault is None else record.faults + 1
         if fault is not None:
-            when = min(when or float("inf"), seen.at + _FAULT_SECONDS)
+            delay = min(_FIRST_FAULT_SECONDS * 2.0**record.faults, _LONGEST_FAULT_SECONDS)
+            when = min(when or float("inf"), seen.at + delay)
         if when is not None:
             self.runtime.store.mark_later(key, when)
 
