@@ -121,7 +121,7 @@ class TestMetrics:
 class TestLoad:
     async def test_slots_queue_and_kv_cache_show(self, api: Engine) -> None:
         await api.idle()
-        calls = [asyncio.ensure_future(api.chat(tokens=300)) for _ in range(MAX_NUM_SEQS + 3)]
+        calls = [asyncio.ensure_future(api.chat(tokens=700)) for _ in range(MAX_NUM_SEQS + 3)]
         await api.until(api.running, lambda value: value == MAX_NUM_SEQS)
         await api.until(api.waiting, lambda value: value == 3)
         assert await api.metric("vllm:num_requests_waiting_by_reason", reason="capacity") == 3
@@ -140,7 +140,7 @@ class TestLoad:
             await api.chat(tokens=30, priority=priority)
             finished.append(priority)
 
-        blockers = [asyncio.ensure_future(api.chat(tokens=700)) for _ in range(MAX_NUM_SEQS)]
+        blockers = [asyncio.ensure_future(api.chat(tokens=900)) for _ in range(MAX_NUM_SEQS)]
         await api.until(api.running, lambda value: value == MAX_NUM_SEQS)
         waiting = [asyncio.ensure_future(one(priority)) for priority in [10] * 8 + [0] * 8 + [-10] * 8]
         await api.until(api.waiting, lambda value: value == len(waiting))
@@ -198,11 +198,35 @@ class TestDevelopmentEndpoints:
         assert (await call)["usage"]["completion_tokens"] == 4
         assert (await api.http.get("/is_sleeping")).json() == {"is_sleeping": False}
 
+    async def test_an_engine_sleeps_until_every_part_is_awake(self, api: Engine) -> None:
+        api.needs_dev_mode()
+        await api.idle()
+        await api.http.post("/sleep?level=1")
+        part = await api.http.post("/wake_up?tags=weights")
+        assert part.json() == {"status": "sleeping", "tags": ["weights"]}
+        assert (await api.http.get("/is_sleeping")).json() == {"is_sleeping": True}
+        assert await api.metric("vllm:engine_sleep_state", sleep_state="weights_offloaded") == 1
+        rest = await api.http.post("/wake_up?tags=kv_cache")
+        assert rest.json() == {"status": "awake", "tags": ["kv_cache"]}
+        assert (await api.http.get("/is_sleeping")).json() == {"is_sleeping": False}
+        assert (await api.chat())["usage"]["completion_tokens"] == 4
+
+    async def test_level_0_only_stops_scheduling(self, api: Engine) -> None:
+        api.needs_dev_mode()
+        await api.idle()
+        assert (await api.http.post("/sleep?level=0")).json() == {"status": "sleeping", "level": 0}
+        assert (await api.http.get("/is_paused")).json() == {"is_paused": True}
+        assert (await api.http.get("/is_sleeping")).json() == {"is_sleeping": True}
+        assert await api.metric("vllm:engine_sleep_state") == 0, "neither awake nor in a deeper state"
+        await api.http.post("/wake_up")
+        assert await api.metric("vllm:engine_sleep_state", sleep_state="awake") == 1
+
     async def test_pause_and_resume(self, api: Engine) -> None:
         api.needs_dev_mode()
         await api.idle()
         assert (await api.http.post("/pause")).json() == {"status": "paused"}
         assert (await api.http.get("/is_paused")).json() == {"is_paused": True}
+        assert (await api.http.get("/is_sleeping")).json() == {"is_sleeping": True}
         call = asyncio.ensure_future(api.chat())
         await asyncio.wait({call}, timeout=0.3)
         assert not call.done()
@@ -236,6 +260,16 @@ class TestDevelopmentEndpoints:
         answer = await call
         assert answer["choices"][0]["finish_reason"] == "abort"
         assert answer["usage"]["completion_tokens"] < 900
+
+    async def test_abort_without_ids_ends_all(self, api: Engine) -> None:
+        api.needs_dev_mode()
+        await api.idle()
+        calls = [asyncio.ensure_future(api.chat(tokens=900)) for _ in range(2)]
+        await api.until(api.running, lambda value: value == 2)
+        aborted = await api.http.post("/abort_requests", json={})
+        assert aborted.json() == {"status": "aborted", "aborted": 2}
+        reasons = [answer["choices"][0]["finish_reason"] for answer in await asyncio.gather(*calls)]
+        assert reasons == ["abort", "abort"]
 
     async def test_reset_prefix_cache(self, api: Engine) -> None:
         api.needs_dev_mode()

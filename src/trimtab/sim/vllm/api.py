@@ -8,20 +8,28 @@ from typing import Any, Final
 import orjson
 
 from trimtab.sim.serving import Work
-from trimtab.sim.vllm import text, wire
+from trimtab.sim.vllm import errors, text, wire
 from trimtab.sim.vllm.driver import Driver, Job
+from trimtab.sim.vllm.errors import ApiError
 from trimtab.sim.vllm.http import Exchange
 from trimtab.sim.vllm.metrics import CONTENT_TYPE, EngineMetrics
-from trimtab.sim.vllm.replies import ChatShape, Reply, ReplyOptions, Shape, StreamReply, TextShape, WholeReply
+from trimtab.sim.vllm.replies import (
+    ChatShape,
+    Reply,
+    ReplyOptions,
+    Shape,
+    StreamReply,
+    TextShape,
+    WholeReply,
+    in_stream,
+)
 from trimtab.sim.vllm.settings import VLLM_VERSION, EngineSettings
 from trimtab.sim.vllm.sleep import Sleeper
-from trimtab.sim.vllm.wire import ApiError
 
 Handler = Callable[[Exchange], None]
 
 _CHAT: Final = ChatShape()
 _TEXT: Final = TextShape()
-_SLEEP_LEVELS: Final = (0, 1, 2)
 
 
 class EngineApi:
@@ -58,12 +66,21 @@ class EngineApi:
         methods = self._routes.get(request.path)
         handler = methods.get(request.method) if methods else None
         if methods is None:
-            _json(exchange, 404, {"detail": "Not Found"})
+            self._not_found(exchange)
         elif handler is None:
             allow = [("allow", ", ".join(sorted(methods)))]
             exchange.respond(405, orjson.dumps({"detail": "Method Not Allowed"}), headers=allow)
         else:
             self._handle(exchange, handler)
+
+    def _not_found(self, exchange: Exchange) -> None:
+        """A known path with a slash too many is redirected, as vLLM's web framework does."""
+        path = exchange.request.path
+        if path.endswith("/") and path.rstrip("/") in self._routes:
+            url = f"http://{exchange.request.headers.get('host', '')}{path.rstrip('/')}"
+            exchange.respond(307, b"", headers=[("location", url)])
+        else:
+            _json(exchange, 404, {"detail": "Not Found"})
 
     def _make_routes(self) -> dict[str, dict[str, Handler]]:
         routes: dict[str, dict[str, Handler]] = {
@@ -75,6 +92,7 @@ class EngineApi:
             "/version": {"GET": lambda exchange: _json(exchange, 200, {"version": VLLM_VERSION})},
             "/load": {"GET": self._load},
             "/metrics": {"GET": self._scrape},
+            "/metrics/": {"GET": self._scrape},
             "/tokenize": {"POST": self._tokenize},
         }
         if self._settings.dev_mode:
@@ -107,12 +125,12 @@ class EngineApi:
         except ApiError as error:
             _json(exchange, error.status, error.body())
 
-    def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None], answer: object) -> None:
+    def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None], answer: Callable[[], object]) -> None:
         """Answer once `work` is done."""
 
         async def run() -> None:
             await work
-            _json(exchange, 200, answer)
+            _json(exchange, 200, answer())
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)
@@ -140,7 +158,7 @@ class EngineApi:
         body.check_options()
         adapter = self._adapter(body.model)
         if self.draining:
-            raise wire.DRAINING
+            raise errors.DRAINING
         return adapter
 
     def _adapter(self, model: str | None) -> str:
@@ -149,7 +167,7 @@ class EngineApi:
             return ""
         if model in self.adapters:
             return model
-        raise wire.unknown_model(model, (*self._settings.names, *self.adapters))
+        raise errors.unknown_model(model, (*self._settings.names, *self.adapters))
 
     def _generate(
         self,
@@ -161,11 +179,12 @@ class EngineApi:
         echoes: Sequence[str] = (),
     ) -> None:
         for prompt in prompts:
+            body.check_limit(self._settings.max_model_len)
             self._check_prompt(len(prompt))
-        body.check(self._settings.max_model_len)
+            body.check_sampling(self._max_tokens(body, prompt))
         if self._driver.queue_looks_full:
             self._driver.stats.refused += 1
-            raise wire.BUSY
+            raise errors.BUSY
         options = ReplyOptions(
             request_id=exchange.request.headers.get("x-request-id") or body.request_id or secrets.token_hex(8),
             model=adapter or body.model or self._settings.model,
@@ -177,6 +196,11 @@ class EngineApi:
             prompt_details=self._settings.prompt_tokens_details,
             interval=self._settings.stream_interval,
         )
+        try:
+            body.check_logprobs()
+        except ApiError as error:
+            _refuse_late(exchange, error, stream=bool(body.stream))
+            return
         kind = StreamReply if body.stream else WholeReply
         reply = kind(exchange, shape, options, self._close)
         jobs = [
@@ -190,17 +214,21 @@ class EngineApi:
 
     def _check_prompt(self, tokens: int) -> None:
         longest = self._settings.max_model_len
-        if tokens >= longest:
+        if tokens > longest:
             message = (
                 f"This model's maximum context length is {longest} tokens. However, your prompt contains at least"
                 f" {longest + 1} input tokens, which exceeds this limit even without any output tokens."
                 " Please reduce the length of the input prompt."
             )
-            raise wire.invalid(message, "input_tokens", longest + 1)
+            raise errors.invalid(message, "input_tokens", longest + 1)
+
+    def _max_tokens(self, body: wire.GenerationRequest, prompt: Sequence[str]) -> int:
+        """What the request asks for, or the room that is left after the prompt if that is less."""
+        room = self._settings.max_model_len - len(prompt)
+        return room if body.limit is None else min(body.limit, room)
 
     def _job(self, reply: Reply, body: wire.GenerationRequest, adapter: str, prompt: list[str], choice: int) -> Job:
-        room = self._settings.max_model_len - len(prompt)
-        max_tokens = min(body.limit or room, room)
+        max_tokens = self._max_tokens(body, prompt)
         limits = text.AnswerLimits(max_tokens, body.min_tokens, body.ignore_eos, body.stops, body.exact_tokens)
         generator = text.generator_for(self._settings.seed, body.seed, adapter, choice, prompt)
         answer = text.write_answer(generator, limits, self._settings.profile.output_length)
@@ -275,7 +303,10 @@ class EngineApi:
     def _tokenize(self, exchange: Exchange) -> None:
         body = _parse(exchange, wire.TokenizeRequest)
         self._adapter(body.model)
+        if body.messages is None and body.prompt is None:
+            raise errors.missing(("prompt", "messages"), body.model_dump(exclude_unset=True))
         if body.messages is not None:
+            wire.check_messages(body.messages)
             prompt = text.render_chat(body.messages, add_generation_prompt=body.add_generation_prompt)
         else:
             prompt = body.prompt or ""
@@ -289,23 +320,24 @@ class EngineApi:
         _json(exchange, 200, answer)
 
     def _sleep(self, exchange: Exchange) -> None:
-        query = exchange.request.query
-        level = int(query.get("level", ["1"])[0]) if query.get("level", ["1"])[0].isdigit() else -1
-        if level not in _SLEEP_LEVELS:
-            raise ApiError(f"level must be 0, 1 or 2, got {query['level'][0]}.", param="level")
-        mode = query.get("mode", ["abort"])[0]
-        self._later(exchange, self._sleeper.sleep(level, mode), {"status": "sleeping", "level": level})
+        query = wire.parse_query(wire.SleepQuery, exchange.request.query)
+        answer = {"status": "sleeping", "level": query.level}
+        self._later(exchange, self._sleeper.sleep(query.level, query.mode), lambda: answer)
 
     def _wake_up(self, exchange: Exchange) -> None:
         tags = exchange.request.query.get("tags")
-        self._later(exchange, self._sleeper.wake(), {"status": "awake", "tags": tags})
+
+        def answer() -> dict[str, object]:
+            return {"status": "sleeping" if self._sleeper.level else "awake", "tags": tags}
+
+        self._later(exchange, self._sleeper.wake(tags), answer)
 
     def _is_sleeping(self, exchange: Exchange) -> None:
         _json(exchange, 200, {"is_sleeping": self._sleeper.sleeping})
 
     def _pause(self, exchange: Exchange) -> None:
-        mode = exchange.request.query.get("mode", ["abort"])[0]
-        self._later(exchange, self._sleeper.pause(mode), {"status": "paused"})
+        query = wire.parse_query(wire.PauseQuery, exchange.request.query)
+        self._later(exchange, self._sleeper.pause(query.mode), lambda: {"status": "paused"})
 
     def _resume(self, exchange: Exchange) -> None:
         self._sleeper.resume()
@@ -319,18 +351,22 @@ class EngineApi:
         _json(exchange, 200, {"success": True})
 
     def _abort_requests(self, exchange: Exchange) -> None:
-        """Only ids of answers (`chatcmpl-...`) find anything; the count is that of the ids, as in vLLM."""
-        wanted = _parse(exchange, wire.AbortRequest).request_ids
-        for reply in [reply for reply in self._open if reply.response_id in wanted]:
+        """Only ids of answers (`chatcmpl-...`) find anything, but all ids are counted, as in vLLM; none means all."""
+        wanted = wire.parse_object(exchange.request.body).get("request_ids") or []
+        chosen = [reply for reply in self._open if not wanted or reply.response_id in wanted]
+        for reply in chosen:
             for job in reply.jobs:
                 if not job.finished:
                     self._driver.abort(job)
-        _json(exchange, 200, {"status": "aborted", "aborted": len(wanted)})
+        _json(exchange, 200, {"status": "aborted", "aborted": len(wanted or chosen)})
 
     def _load_lora(self, exchange: Exchange) -> None:
         body = _parse(exchange, wire.LoraRequest)
         if not body.lora_name or not body.lora_path:
             raise ApiError("Both 'lora_name' and 'lora_path' must be provided.", "InvalidUserInput")
+        if body.lora_name in self._settings.names:
+            message = f"The lora adapter '{body.lora_name}' conflicts with a served base model."
+            raise ApiError(message, "InvalidUserInput")
         if body.lora_name in self.adapters and not body.load_inplace:
             message = (
                 f"The lora adapter '{body.lora_name}' has already been loaded."
@@ -343,11 +379,22 @@ class EngineApi:
 
     def _unload_lora(self, exchange: Exchange) -> None:
         body = _parse(exchange, wire.LoraRequest)
+        if not body.lora_name:
+            raise ApiError("'lora_name' needs to be provided to unload a LoRA adapter.", "InvalidUserInput")
         if body.lora_name not in self.adapters:
             raise ApiError(f"The lora adapter '{body.lora_name}' cannot be found.", "NotFoundError", status=404)
         del self.adapters[body.lora_name]
         message = f"Success: LoRA adapter '{body.lora_name}' removed successfully."
         exchange.respond(200, message.encode(), "text/plain; charset=utf-8")
+
+
+def _refuse_late(exchange: Exchange, error: ApiError, *, stream: bool) -> None:
+    """What only the engine notices reaches a streaming client inside its stream."""
+    if stream:
+        exchange.start_stream()
+        exchange.end(in_stream(error))
+    else:
+        _json(exchange, error.status, error.body())
 
 
 def _parse(exchange: Exchange, kind: type[wire.Body]) -> wire.Body:

@@ -81,8 +81,8 @@ class EngineMetrics(Collector):
             "Engine sleep state: awake, weights_offloaded (level 1) or discard_all (level 2).",
             labels=(*_LABELS, "sleep_state"),
         )
-        level = self._sleeper.level
-        yield self._by_label(sleep, {state: float(index == level) for index, state in enumerate(_SLEEP_STATES)})
+        shown = _SLEEP_STATES[self._sleeper.level] if self._sleeper.level or self._sleeper.awake else ""
+        yield self._by_label(sleep, {state: float(state == shown) for state in _SLEEP_STATES})
         usage = self._engine.cache.usage
         yield self._gauge("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", usage)
 

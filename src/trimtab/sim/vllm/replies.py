@@ -8,9 +8,9 @@ from typing import Any, Final
 import orjson
 
 from trimtab.sim.vllm.driver import Job
+from trimtab.sim.vllm.errors import BUSY, ApiError
 from trimtab.sim.vllm.http import Exchange
 from trimtab.sim.vllm.settings import VLLM_VERSION
-from trimtab.sim.vllm.wire import BUSY, ApiError
 
 FINGERPRINT: Final = f"vllm-{VLLM_VERSION}-trimtab"
 _DONE: Final = b"data: [DONE]\n\n"
@@ -297,7 +297,7 @@ class StreamReply(Reply):
         """The status is sent already, so that the error travels in the stream."""
         del job
         if self._one_closed():
-            self._exchange.end(_in_stream(BUSY) + _DONE)
+            self._exchange.end(in_stream(BUSY))
 
     def _unsent(self, job: Job) -> str:
         text = "".join(job.answer.pieces[self._sent[job.choice] : job.produced])
@@ -361,5 +361,6 @@ def _event(body: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
-def _in_stream(error: ApiError) -> bytes:
-    return _event(error.body())
+def in_stream(error: ApiError) -> bytes:
+    """An error as the end of a stream whose status was sent before it was noticed."""
+    return _event(error.body()) + _DONE

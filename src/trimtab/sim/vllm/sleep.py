@@ -1,22 +1,29 @@
 """Pause and sleep: states in which an engine takes requests and serves none."""
 
 import asyncio
+from collections.abc import Collection
+from typing import Final
 
 from trimtab.sim.profile import SleepCost
 from trimtab.sim.vllm.driver import Driver
+
+_WEIGHTS: Final = "weights"
 
 
 class Sleeper:
     """Puts one engine to sleep and wakes it.
 
     Attributes:
-        level: 0 awake, 1 weights in host memory, 2 weights discarded.
+        level: 0 awake, 1 weights in host memory, 2 weights discarded; it stays until every part is awake.
         paused: Scheduling has been stopped by `/pause`, or by level 0.
+        awake: What the metric `engine_sleep_state` says: level 0 is neither awake nor one of the deeper states.
     """
 
     def __init__(self, driver: Driver, cost: SleepCost, *, speed: float) -> None:
         self.level = 0
         self.paused = False
+        self.awake = True
+        self._asleep: set[str] = set()
         self._driver = driver
         self._cost = cost
         self._speed = speed
@@ -42,6 +49,7 @@ class Sleeper:
         """Go to sleep: the KV cache is lost, and from level 1 on the weights have left the accelerator."""
         async with self._turn:
             await self._settle(mode)
+            self.awake = False
             if level == 0:
                 self.paused = True
                 return
@@ -49,14 +57,19 @@ class Sleeper:
                 await asyncio.sleep(self._cost.to_sleep(level) / self._speed)
                 self._driver.engine.cache.forget()
                 self.level = level
+                self._asleep = {_WEIGHTS, "kv_cache"}
 
-    async def wake(self) -> None:
-        """Bring the weights back and go on with the requests that were held."""
+    async def wake(self, tags: Collection[str] | None = None) -> None:
+        """Bring parts back, all without `tags`; with the last one the requests that were held go on."""
         async with self._turn:
-            await asyncio.sleep(self._cost.to_wake(self.level) / self._speed)
-            self.level = 0
-            self.paused = False
-            self._driver.resume()
+            if _WEIGHTS in self._asleep and (tags is None or _WEIGHTS in tags):
+                await asyncio.sleep(self._cost.to_wake(self.level) / self._speed)
+            self._asleep -= self._asleep if tags is None else set(tags)
+            if not self._asleep:
+                self.level = 0
+                self.awake = True
+                self.paused = False
+                self._driver.resume()
 
     async def _settle(self, mode: str) -> None:
         if mode == "wait":

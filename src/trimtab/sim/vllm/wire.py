@@ -1,57 +1,18 @@
-"""What a request body may say, and vLLM's words when it says something else."""
+"""What a request may say."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trimtab.sim.vllm.errors import BAD_REQUEST, ApiError, invalid, not_json, not_valid
+
 MAX_TOP_LOGPROBS: Final = 20
 _GREEDY_BELOW: Final = 1e-5  # temperatures that vLLM takes for zero
-_BAD_REQUEST: Final = "Bad Request"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiError(Exception):
-    """An answer that is an error: `{"error": {"message", "type", "param", "code"}}`."""
-
-    message: str
-    kind: str = "BadRequestError"
-    param: str | None = None
-    status: int = HTTPStatus.BAD_REQUEST
-
-    def body(self) -> dict[str, object]:
-        """The parsed JSON of the answer."""
-        error = {"message": self.message, "type": self.kind, "param": self.param, "code": int(self.status)}
-        return {"error": error}
-
-    def __str__(self) -> str:
-        return self.message
-
-
-def invalid(message: str, param: str, value: object = None) -> ApiError:
-    """A parameter out of range, worded as vLLM words it."""
-    shown = f", value={value}" if value is not None else ""
-    return ApiError(f"{message} (parameter={param}{shown})", param=param)
-
-
-def unknown_model(model: str, known: Sequence[str]) -> ApiError:
-    """A model that this engine does not serve."""
-    message = f"The model `{model}` does not exist. Valid aliases: {', '.join(known)}."
-    return ApiError(message, "NotFoundError", "model", HTTPStatus.NOT_FOUND)
-
-
-BUSY: Final = ApiError(
-    "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance.",
-    "Service Unavailable",
-    status=HTTPStatus.SERVICE_UNAVAILABLE,
-)
-DRAINING: Final = ApiError(
-    "cannot schedule new futures after shutdown", "InternalServerError", status=HTTPStatus.INTERNAL_SERVER_ERROR
-)
+_HOTTEST: Final = 2.0
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 class StreamOptions(BaseModel):
@@ -75,11 +36,13 @@ class GenerationRequest(BaseModel):
     stream_options: StreamOptions | None = None
     temperature: float | None = None
     top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     stop: str | list[str] | None = None
     min_tokens: int = 0
     ignore_eos: bool = False
-    seed: int | None = None
-    priority: int = 0
+    seed: Int64 | None = None
+    priority: Int64 = 0
     request_id: str | None = None
     cache_salt: str | None = None
     kv_transfer_params: dict[str, Any] | None = None
@@ -92,10 +55,14 @@ class GenerationRequest(BaseModel):
         return self.max_tokens
 
     @property
+    def limit_name(self) -> str:
+        """The field that `limit` comes from."""
+        return "max_tokens"
+
+    @property
     def stops(self) -> tuple[str, ...]:
-        """Stop strings; empty ones are dropped."""
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(stop for stop in given if stop)
+        """Stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
     def include_usage(self) -> bool:
@@ -123,28 +90,56 @@ class GenerationRequest(BaseModel):
             )
         return value
 
-    def check(self, max_model_len: int) -> None:
-        """Refuse what vLLM refuses before it looks at the prompt.
+    def check_limit(self, max_model_len: int) -> None:
+        """Refuse an answer that could never fit.
+
+        Raises:
+            ApiError: More tokens are asked for than prompt and answer may have together.
+        """
+        if self.limit is not None and self.limit > max_model_len:
+            message = (
+                f"{self.limit_name}={self.limit} cannot be greater than max_model_len={max_model_len}."
+                " Please request fewer output tokens."
+            )
+            raise invalid(message, self.limit_name, self.limit)
+
+    def check_sampling(self, max_tokens: int) -> None:
+        """Refuse sampling parameters out of range, in vLLM's order.
+
+        Args:
+            max_tokens: What the request asks for, or the room that is left after the prompt if that is less.
 
         Raises:
             ApiError: A parameter is out of range.
         """
-        if self.limit is not None and self.limit > max_model_len:
-            message = (
-                f"max_tokens={self.limit} cannot be greater than max_model_len={max_model_len}."
-                " Please request fewer output tokens."
-            )
-            raise invalid(message, "max_tokens", self.limit)
         if self.n < 1:
             raise ApiError(f"n must be at least 1, got {self.n}.")
-        if self.limit is not None and self.limit < 1:
-            raise invalid(f"max_tokens must be at least 1, got {self.limit}.", "max_tokens", self.limit)
-        if self.temperature is not None and self.temperature < 0:
-            raise invalid(f"temperature must be non-negative, got {self.temperature}.", "temperature", self.temperature)
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise invalid(f"top_p must be in (0, 1], got {self.top_p}.", "top_p", self.top_p)
+        self._check_distribution()
+        if max_tokens < 1:
+            raise invalid(f"max_tokens must be at least 1, got {max_tokens}.", "max_tokens", max_tokens)
+        if self.min_tokens < 0:
+            raise ApiError(f"min_tokens must be greater than or equal to 0, got {self.min_tokens}.")
+        if self.min_tokens > max_tokens:
+            raise ApiError(f"min_tokens must be less than or equal to max_tokens={max_tokens}, got {self.min_tokens}.")
+        if not all(self.stops):
+            raise ApiError("stop cannot contain an empty string.")
         if self.n > 1 and self.temperature is not None and self.temperature < _GREEDY_BELOW:
             raise ApiError(f"n must be 1 when using greedy sampling, got {self.n}.")
+
+    def _check_distribution(self) -> None:
+        for name, value in (("presence", self.presence_penalty), ("frequency", self.frequency_penalty)):
+            if value is not None and not -2 <= value <= 2:  # noqa: PLR2004 - OpenAI's range
+                raise ApiError(f"{name}_penalty must be in [-2, 2], got {value}.")
+        temperature = self.temperature or 0.0
+        if temperature < 0:
+            raise invalid(f"temperature must be non-negative, got {temperature}.", "temperature", temperature)
+        if temperature > _HOTTEST:
+            raise invalid(f"temperature must be in [0, 2], got {temperature}.", "temperature", temperature)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise invalid(f"top_p must be in (0, 1], got {self.top_p}.", "top_p", self.top_p)
+
+    def check_logprobs(self) -> None:
+        """See `ChatRequest`."""
 
     def check_options(self) -> None:
         """Refuse contradictions between fields.
@@ -156,6 +151,16 @@ class GenerationRequest(BaseModel):
             raise invalid("Stream options can only be defined when `stream=True`.", "stream_options")
         if self.cache_salt == "":
             raise invalid("Parameter 'cache_salt' must be a non-empty string if provided.", "cache_salt")
+
+
+def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an empty conversation.
+
+    Raises:
+        ApiError: There is no message.
+    """
+    if not messages:
+        raise ApiError("Cannot apply chat template to an empty conversation. Provide at least one message.")
 
 
 class ChatRequest(GenerationRequest):
@@ -174,9 +179,13 @@ class ChatRequest(GenerationRequest):
         """`max_completion_tokens`, else the older `max_tokens`."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
-    def check_options(self) -> None:
-        """Refuse contradictions, too many log probabilities, tools and pictures."""
-        super().check_options()
+    @property
+    def limit_name(self) -> str:
+        """The newer field if it is there."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
+    def check_logprobs(self) -> None:
+        """Refuse more log probabilities than a vLLM gives. The engine notices, so that a stream has begun by then."""
         if self.logprobs and (self.top_logprobs or 0) > MAX_TOP_LOGPROBS:
             message = (
                 f"Requested sample logprobs of {self.top_logprobs}, which is greater than"
@@ -190,8 +199,7 @@ class ChatRequest(GenerationRequest):
         Raises:
             ApiError: There is no message, a part is not text, or a tool is to be called.
         """
-        if not self.messages:
-            raise ApiError("Cannot apply chat template to an empty conversation. Provide at least one message.")
+        check_messages(self.messages)
         if any(_has_media(message.get("content")) for message in self.messages):
             raise ApiError(f"{model} is not a multimodal model")
         if self.tools and self.tool_choice in {None, "auto"}:
@@ -203,24 +211,27 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """Body of `/v1/completions`. A prompt is a text or token ids; several prompts are answered as several choices."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] | None = None
+    prompt: list[int] | list[list[int]] | str | list[str] | None = None
     max_tokens: int | None = Field(default=16)
     echo: bool | None = False
 
-    def prompts(self) -> list[str | list[int]]:
+    def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, each a text or token ids.
 
         Raises:
             ApiError: There is none, or one is empty.
         """
-        prompts: list[str | list[int]]
-        if isinstance(self.prompt, list) and not all(isinstance(entry, int) for entry in self.prompt):
-            prompts = [entry for entry in self.prompt if not isinstance(entry, int)]
-        else:
-            prompts = [self.prompt or ""]  # type: ignore[list-item]  # a list here holds only ints
-        if not prompts or not all(prompts):
+        prompts: Sequence[str | list[int]] = [entry for entry in self._listed() if not isinstance(entry, int)]
+        if not prompts:
+            raise ApiError("You must pass at least one prompt")
+        if not all(prompts):
             raise invalid("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
         return prompts
+
+    def _listed(self) -> Sequence[str | list[int] | int]:
+        if isinstance(self.prompt, list) and self.prompt and isinstance(self.prompt[0], int):
+            return [[token for token in self.prompt if isinstance(token, int)]]
+        return self.prompt if isinstance(self.prompt, list) else [self.prompt or ""]
 
 
 class TokenizeRequest(BaseModel):
@@ -245,12 +256,16 @@ class LoraRequest(BaseModel):
     load_inplace: bool = False
 
 
-class AbortRequest(BaseModel):
-    """Body of `/abort_requests`."""
+class PauseQuery(BaseModel):
+    """Query of `/pause`."""
 
-    model_config = ConfigDict(extra="ignore")
+    mode: Literal["abort", "wait", "keep"] = "abort"
 
-    request_ids: list[str] = Field(default_factory=list)
+
+class SleepQuery(PauseQuery):
+    """Query of `/sleep`."""
+
+    level: int = Field(default=1, ge=0, le=2)
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -264,58 +279,50 @@ def parse(kind: type[Body], content_type: str, body: bytes) -> Body:
     """
     if content_type.partition(";")[0].strip().lower() != "application/json":
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-        raise ApiError(message, _BAD_REQUEST)
+        raise ApiError(message, BAD_REQUEST)
     try:
-        return kind.model_validate(orjson.loads(body))
-    except orjson.JSONDecodeError as error:
-        raise _not_json(body) from error
-    except ValidationError as error:
-        raise _not_valid(error) from error
+        return kind.model_validate(orjson.loads(body), from_attributes=True)
+    except (orjson.JSONDecodeError, ValidationError):
+        return _parse_slowly(kind, body)
 
 
-def _not_json(body: bytes) -> ApiError:
-    """The standard library's message, because that is what vLLM's web framework shows."""
-    reason, position = "Invalid JSON", 0
+def _parse_slowly(kind: type[Body], body: bytes) -> Body:
+    """With the standard library, whose messages and treatment of large numbers vLLM's answers show."""
     try:
-        json.loads(body)
+        return kind.model_validate(json.loads(body), from_attributes=True)
     except json.JSONDecodeError as error:
-        reason, position = error.msg, error.pos
-    except UnicodeDecodeError:
-        return ApiError("There was an error parsing the body", "Bad Request")
-    location = f"body.{position}"
-    entry = {
-        "type": "json_invalid",
-        "loc": location,
-        "msg": "JSON decode error",
-        "input": "<dict of 0 items>",
-        "ctx": {"error": reason},
-    }
-    return ApiError(f"1 validation error:\n  {entry}", _BAD_REQUEST, location)
+        raise not_json(error.msg, error.pos) from error
+    except UnicodeDecodeError as error:
+        raise ApiError("There was an error parsing the body", BAD_REQUEST) from error
+    except ValidationError as error:
+        raise not_valid(error) from error
 
 
-def _not_valid(error: ValidationError) -> ApiError:
-    entries = []
-    for found in error.errors(include_url=False):
-        entry: dict[str, Any] = {
-            "type": found["type"],
-            "loc": ".".join(map(str, ("body", *found["loc"]))),
-            "msg": found["msg"],
-            "input": _shown(found["input"]),
-        }
-        if "ctx" in found:
-            entry["ctx"] = {key: str(value) for key, value in found["ctx"].items()}
-        entries.append(entry)
-    noun = "error" if len(entries) == 1 else "errors"
-    lines = "".join(f"\n  {entry}" for entry in entries)
-    return ApiError(f"{len(entries)} validation {noun}:{lines}", _BAD_REQUEST, entries[0]["loc"])
+def parse_object(body: bytes) -> dict[str, Any]:
+    """Read a JSON object from an endpoint that does not look at the content type.
+
+    Raises:
+        ApiError: It is not one.
+    """
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ApiError("Invalid JSON format", BAD_REQUEST) from error
+    if not isinstance(found, dict):
+        raise ApiError("Request body must be a JSON object", BAD_REQUEST)
+    return found
 
 
-def _shown(value: object) -> object:
-    if isinstance(value, Mapping):
-        return f"<dict of {len(value)} items>"
-    if isinstance(value, list):
-        return f"<list of {len(value)} items>"
-    return value
+def parse_query(kind: type[Body], query: Mapping[str, Sequence[str]]) -> Body:
+    """Read the parameters of a URL; of several values for one name the last counts.
+
+    Raises:
+        ApiError: One of them is out of range.
+    """
+    try:
+        return kind.model_validate({name: values[-1] for name, values in query.items()})
+    except ValidationError as error:
+        raise not_valid(error, "query") from error
 
 
 def _has_media(content: object) -> bool:
