@@ -10,7 +10,7 @@ from tests.contract.engine.client import MAX_NUM_SEQS, Engine
 COUNTERS = [
     "prefix_cache_queries", "prefix_cache_hits", "external_prefix_cache_queries", "external_prefix_cache_hits",
     "mm_cache_queries", "mm_cache_hits", "num_preemptions", "prompt_tokens", "prompt_tokens_by_source",
-    "prompt_tokens_cached", "generation_tokens", "request_success",
+    "prompt_tokens_cached", "prompt_tokens_cached_by_source", "generation_tokens", "request_success",
 ]  # fmt: skip
 GAUGES = ["num_requests_running", "num_requests_waiting", "num_requests_waiting_by_reason", "kv_cache_usage_perc",
           "engine_sleep_state", "cache_config_info"]  # fmt: skip

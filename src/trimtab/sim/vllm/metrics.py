@@ -107,6 +107,13 @@ class EngineMetrics(Collector):
         }
         yield self._by_label(sources, {key: float(value) for key, value in by_source.items()})
         yield self._counter("vllm:prompt_tokens_cached", "Number of cached prompt tokens.", stats.cached_tokens)
+        tiers = CounterMetricFamily(
+            "vllm:prompt_tokens_cached_by_source",
+            "Prefix-cache hit tokens by the cache tier that supplied them.",
+            labels=(*_LABELS, "source"),
+        )
+        elsewhere = dict.fromkeys(("host", "p2p", "disk", "external_unspecified"), 0.0)
+        yield self._by_label(tiers, {"device": float(engine.prefix_hits), **elsewhere})
         yield self._counter("vllm:generation_tokens", "Number of generation tokens processed.", stats.generation_tokens)
         finished = CounterMetricFamily(
             "vllm:request_success",
