@@ -1,6 +1,8 @@
 """The extender killed, stopped, doubled and starved of its API server: pods go on being placed, and all are charged."""
 
 import asyncio
+import json
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -10,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.extender import Extender, charged, known, start_extender
+from tests.support.extender import Extender, Served, charged, known, nudging, prepare, start_extender
+from tests.support.kubectl import kubectl
 from tests.support.placement import Hall
 from tests.support.until import until
 from trimtab.api import keys
@@ -21,6 +24,94 @@ from trimtab.local.cluster import LocalCluster
 
 OPT_IN = {keys.PLACEMENT_RESOURCE: "1"}
 SYSTEM = "trimtab-system"
+POD = "test-extender"
+
+
+EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "test-extender", "namespace": SYSTEM}},
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "test-extender"},
+        "rules": [
+            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+            {
+                "apiGroups": [keys.GROUP],
+                "resources": ["powerdomains", "servingpools"],
+                "verbs": ["list", "watch"],
+            },
+        ],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "test-extender"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-extender"},
+        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "test-extender", "namespace": SYSTEM},
+        "rules": [
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "verbs": ["get", "create", "update", "patch"],
+            }
+        ],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": "test-extender", "namespace": SYSTEM},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "test-extender"},
+        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "trimtab-extender", "namespace": SYSTEM},
+        "spec": {"selector": {"app": "test-extender"}, "ports": [{"name": "http", "port": 8888, "targetPort": 8888}]},
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": POD,
+            "namespace": SYSTEM,
+            "labels": {"app": "test-extender", keys.RUN_AS: "process"},
+        },
+        "spec": {
+            "serviceAccountName": "test-extender",
+            "nodeSelector": {keys.NODE_TYPE: "process"},
+            "tolerations": [{"key": keys.PROCESS_TAINT, "operator": "Exists"}],
+            "terminationGracePeriodSeconds": 4,
+            "containers": [
+                {
+                    "name": "extender",
+                    "image": "trimtab-extender",
+                    "command": ["trimtab-extender"],
+                    "env": [
+                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                    ],
+                    "ports": [{"containerPort": 8888}],
+                    "livenessProbe": {
+                        "httpGet": {"path": "/livez", "port": 8888},
+                        "periodSeconds": 2,
+                        "timeoutSeconds": 1,
+                        "failureThreshold": 3,
+                    },
+                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8888}, "periodSeconds": 1},
+                }
+            ],
+        },
+    },
+]
+"""What the chart installs, as far as this test needs it, with the least rights that the extender can do with."""
 
 
 class Bindings:
@@ -154,95 +245,69 @@ async def test_one_replica_is_active_and_a_clean_exit_hands_over_at_once(
         async def taken_over() -> bool:
             return standby.readiness() == (200, "ok")
 
-        await until(taken_over, seconds=10)
+        await until(taken_over, seconds=20)
         print(f"\nhanded over after {time.monotonic() - asked:.1f} s")
         lease = await kube.get(LEASES, "trimtab-extender", SYSTEM)
         assert lease["spec"]["holderIdentity"] == "standby"
         assert await asyncio.to_thread(extender.process.process.wait, 10) == 0
 
 
-EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
-    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "test-extender", "namespace": SYSTEM}},
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "test-extender"},
-        "rules": [
-            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-            {
-                "apiGroups": [keys.GROUP],
-                "resources": ["powerdomains", "servingpools"],
-                "verbs": ["list", "watch"],
-            },
-        ],
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "test-extender"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-extender"},
-        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": "test-extender", "namespace": SYSTEM},
-        "rules": [
-            {
-                "apiGroups": ["coordination.k8s.io"],
-                "resources": ["leases"],
-                "verbs": ["get", "create", "update", "patch"],
-            }
-        ],
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": "test-extender", "namespace": SYSTEM},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "test-extender"},
-        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
-    },
-    {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "trimtab-extender", "namespace": SYSTEM},
-        "spec": {"selector": {"app": "test-extender"}, "ports": [{"name": "http", "port": 8888, "targetPort": 8888}]},
-    },
-    {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": "test-extender",
-            "namespace": SYSTEM,
-            "labels": {"app": "test-extender", keys.RUN_AS: "process"},
-        },
-        "spec": {
-            "serviceAccountName": "test-extender",
-            "nodeSelector": {keys.NODE_TYPE: "process"},
-            "tolerations": [{"key": keys.PROCESS_TAINT, "operator": "Exists"}],
-            "terminationGracePeriodSeconds": 4,
-            "containers": [
-                {
-                    "name": "extender",
-                    "image": "trimtab-extender",
-                    "command": ["trimtab-extender"],
-                    "env": [
-                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-                    ],
-                    "ports": [{"containerPort": 8888}],
-                    "livenessProbe": {
-                        "httpGet": {"path": "/livez", "port": 8888},
-                        "periodSeconds": 2,
-                        "timeoutSeconds": 1,
-                        "failureThreshold": 3,
-                    },
-                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8888}, "periodSeconds": 1},
-                }
-            ],
-        },
-    },
-]
-"""What the chart installs, as far as this test needs it, with the least rights that the extender can do with."""
+@pytest.fixture
+async def extender_pod(cluster: LocalCluster, kube: Kube) -> AsyncIterator[dict[str, Any]]:
+    """An extender on the process node, Ready, behind the Service that the scheduler's port leads to."""
+    await asyncio.to_thread(prepare, cluster)
+    listed = {"apiVersion": "v1", "kind": "List", "items": EXTENDER_ON_THE_PROCESS_NODE}
+    await kubectl(cluster, "apply", "-f", "-", stdin=json.dumps(listed))
+
+    async def ready() -> dict[str, Any] | None:
+        pod = await kube.get(PODS, POD, SYSTEM)
+        conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+        return pod if conditions.get("Ready") == "True" else None
+
+    yield await until(ready)
+    await kubectl(cluster, "delete", "--wait=true", "-f", "-", stdin=json.dumps(listed))
+
+
+async def test_a_stopped_extender_on_the_process_node_is_replaced(
+    hall: Hall, bindings: Bindings, extender_pod: dict[str, Any], kube: Kube
+) -> None:
+    """With nothing but its own rights, and with the probe that the chart sets."""
+    await hall.build("a", count=4)
+    await hall.limit("a", 300)
+    at_pod = Served(extender_pod["status"]["podIP"])
+    await known(at_pod, hall, a=300)
+    await hall.pods("before", 5, watts=100, requests=OPT_IN)
+    assert (await hall.decided(5))["a"] == 3
+    await hall.limit("a", 1_000_000)
+    async with nudging(kube):
+        await bindings.reach(5)
+    creating = asyncio.create_task(hall.pods("during", 300, watts=100, requests=OPT_IN))
+    await bindings.reach(30)
+    for pid in processes_of(extender_pod):
+        os.kill(pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+
+    async def replaced() -> bool:
+        pod = await kube.get(PODS, POD, SYSTEM)
+        (container,) = pod["status"]["containerStatuses"]
+        return container["restartCount"] == 1 and container["ready"]
+
+    await until(replaced)
+    took = time.monotonic() - stopped
+    await creating
+    await bindings.reach(305)
+    await charged(at_pod, hall.row("a"), 30_500)
+    print(f"\nstopped on the process node: replaced and ready after {took:.1f} s")
+    assert took < 15
+
+
+def processes_of(pod: dict[str, Any]) -> list[int]:
+    """Processes of the machine that were told that they are this pod at its present address."""
+    wanted = {f"POD_NAME={pod['metadata']['name']}".encode(), f"POD_IP={pod['status']['podIP']}".encode()}
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
+                    found.append(int(folder.name))
+    return found

@@ -1,10 +1,11 @@
 """A running extender, and what it says of itself."""
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,20 @@ from tests.controlplane.conftest import kubectl
 from tests.support.placement import Hall
 from tests.support.processes import Running, running
 from tests.support.until import until
+from trimtab.actuate.nudge import carry_nudges
+from trimtab.kube import Kube
 from trimtab.local import ports
 from trimtab.local.cluster import LocalCluster
 
 CRDS = Path(__file__).parents[2] / "crds"
 
 
-class Extender:
+class Served:
     """An extender at an address."""
 
-    def __init__(self, process: Running, port: int, metrics_port: int) -> None:
-        self.process = process
-        self._url = f"http://127.0.0.1:{port}"
-        self._metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+    def __init__(self, address: str, port: int = 8888, metrics_port: int = 9090) -> None:
+        self._url = f"http://{address}:{port}"
+        self._metrics_url = f"http://{address}:{metrics_port}/metrics"
 
     def state(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self._url}/v1/state", timeout=5) as answer:
@@ -54,13 +56,26 @@ class Extender:
         return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
 
+class Extender(Served):
+    """An extender that is a process of the test."""
+
+    def __init__(self, process: Running, port: int, metrics_port: int) -> None:
+        super().__init__("127.0.0.1", port, metrics_port)
+        self.process = process
+
+
+def prepare(cluster: LocalCluster) -> None:
+    """Apply the custom resources and make the namespace."""
+    kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
+    kubectl(cluster, "create", "namespace", "trimtab-system", check=False)
+
+
 @contextmanager
 def start_extender(
     cluster: LocalCluster, log: Path, *, port: int | None = None, wait: bool = True, **settings: object
 ) -> Iterator[Extender]:
     """Run an extender, where the cluster's scheduler looks for it unless `port` says otherwise."""
-    kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(CRDS))
-    kubectl(cluster, "create", "namespace", "trimtab-system", check=False)
+    prepare(cluster)
     port = port or cluster.ports["extender"]
     (metrics_port,) = ports.free(1, ())
     chosen = {"port": port, "metrics_port": metrics_port, "tick_seconds": 0.2, "drain_seconds": 1} | settings
@@ -70,7 +85,19 @@ def start_extender(
         yield Extender(process, port, metrics_port)
 
 
-async def charged(extender: Extender, domain: str, watts: int) -> None:
+@asynccontextmanager
+async def nudging(kube: Kube) -> AsyncIterator[None]:
+    """The operator's part in waking rejected pods."""
+    carrying = asyncio.create_task(carry_nudges(kube, "trimtab-system"))
+    try:
+        yield
+    finally:
+        carrying.cancel()
+        with suppress(asyncio.CancelledError):
+            await carrying
+
+
+async def charged(extender: Served, domain: str, watts: int) -> None:
     """Wait until a domain is charged so much."""
 
     async def is_charged() -> bool:
@@ -79,7 +106,7 @@ async def charged(extender: Extender, domain: str, watts: int) -> None:
     await until(is_charged)
 
 
-async def known(extender: Extender, where: Hall, /, **limits: int) -> None:
+async def known(extender: Served, where: Hall, /, **limits: int) -> None:
     """Wait until the extender knows these limits."""
 
     async def all_known() -> bool:
