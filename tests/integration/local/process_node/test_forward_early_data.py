@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 import uvloop
 
 from trimtab.local.process_node.forward import Forwarder
@@ -33,5 +34,6 @@ async def _ask_all(times: int) -> list[bytes]:
     return answers
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # uvloop closes sockets a tick too late
 def test_a_request_that_comes_with_the_connection_arrives() -> None:
     assert uvloop.run(_ask_all(200)) == [b"hello\n"] * 200
