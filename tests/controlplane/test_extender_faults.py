@@ -87,7 +87,7 @@ EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
             "serviceAccountName": "test-extender",
             "nodeSelector": {keys.NODE_TYPE: "process"},
             "tolerations": [{"key": keys.PROCESS_TAINT, "operator": "Exists"}],
-            "terminationGracePeriodSeconds": 4,
+            "terminationGracePeriodSeconds": 15,
             "containers": [
                 {
                     "name": "extender",
@@ -101,9 +101,10 @@ EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
                     "ports": [{"containerPort": 8888}],
                     "livenessProbe": {
                         "httpGet": {"path": "/livez", "port": 8888},
-                        "periodSeconds": 2,
+                        "periodSeconds": 4,
                         "timeoutSeconds": 1,
-                        "failureThreshold": 3,
+                        "failureThreshold": 2,
+                        "terminationGracePeriodSeconds": 2,
                     },
                     "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8888}, "periodSeconds": 1},
                 }
