@@ -237,6 +237,12 @@ class ServingEngine:
         sequence.phase = Phase.ABORTED
         return True
 
+    def drop_cache(self) -> None:
+        """Lose every block, as a sleeping engine does; running sequences go back to the queue and compute again."""
+        for sequence in reversed(self.running):
+            self._preempt(sequence)
+        self.cache.forget()
+
     def next_iteration(self, now: float) -> Iteration | None:
         """Plan the iteration that starts at `now`; None if there is nothing to do.
 

@@ -5,6 +5,7 @@ import json
 import re
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.sim.conditions import until
@@ -252,3 +253,76 @@ async def test_the_next_turn_of_a_chat_hits_the_answer_too(start: Start) -> None
     second = (await engine.http.post(CHAT, json=body)).json()
     known = first["usage"]["total_tokens"] - 1
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] == known // 16 * 16
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("a bug")
+
+
+class TestUnexpectedErrors:
+    async def test_one_request_fails_the_others_go_on(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = await start()
+
+        with monkeypatch.context() as patch:
+            patch.setattr("trimtab.sim.vllm.text.block_hashes", broken)
+            response = await engine.http.post("/v1/completions", json=engine.body)
+        error = {"message": "a bug", "type": "InternalServerError", "param": None, "code": 500}
+        assert (response.status_code, response.json()) == (500, {"error": error})
+        assert (await engine.complete(max_tokens=2))["usage"]["completion_tokens"] == 2
+        assert "trimtab_engine_failures_total 1.0" in await engine.metrics()
+
+    async def test_a_stream_that_has_begun_is_broken_off(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = await start()
+
+        monkeypatch.setattr(engine.server.driver, "submit", broken)
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await engine.http.post("/v1/completions", json={**engine.body, "stream": True})
+        assert engine.server.driver.stats.failures == 1
+        assert not engine.server.api._open
+
+    @pytest.mark.parametrize(
+        "content", [b'{"prompt": "\\ud800"}', b'{"prompt": "\xff"}', b'{"prompt": ' + b"[" * 100_000, b"\x00"]
+    )
+    async def test_bodies_that_parsers_choke_on(self, start: Start, content: bytes) -> None:
+        engine = await start()
+        headers = {"content-type": "application/json"}
+        response = await engine.http.post("/v1/completions", content=content, headers=headers)
+        assert response.status_code == 400
+        assert engine.server.driver.stats.failures == 0
+
+
+async def test_a_refused_choice_refuses_the_whole_answer(start: Start) -> None:
+    engine = await start(max_num_seqs=1, max_num_queued_reqs=2)
+    body = {**engine.body, "max_tokens": 4, "n": 4}
+    whole = await engine.http.post("/v1/completions", json=body)
+    assert (whole.status_code, whole.json()) == (503, BUSY)
+    stream = (await engine.http.post("/v1/completions", json={**body, "stream": True})).text
+    assert stream.count('"code":503') == 2
+    assert stream.count('"finish_reason":"length"') == 2
+    assert stream.endswith("data: [DONE]\n\n")
+
+
+async def test_sleep_loses_the_keys_of_frozen_requests(start: Start) -> None:
+    engine = await start(dev_mode=True, speed=4.0)
+    [call] = await busy(engine, 1)
+    await engine.http.post("/sleep?level=1&mode=keep")
+    target = engine.server.driver.engine
+    assert (target.num_running, target.num_waiting, target.cache.used) == (0, 1, 0)
+    await engine.http.post("/wake_up")
+    assert (await call)["usage"]["completion_tokens"] == 800
+    assert target.preemptions == 1
+
+
+async def test_pause_can_wait_for_open_requests(start: Start) -> None:
+    engine = await start(dev_mode=True, speed=4.0)
+    [call] = await busy(engine, 1, tokens=200)
+    await engine.http.post("/pause?mode=wait")
+    assert (await call)["usage"]["completion_tokens"] == 200
+    assert engine.server.driver.engine.paused
+
+
+async def test_pause_aborts_open_requests_by_default(start: Start) -> None:
+    engine = await start(dev_mode=True)
+    [call] = await busy(engine, 1)
+    await engine.http.post("/pause")
+    assert (await call)["choices"][0]["finish_reason"] == "abort"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import orjson
+import structlog
 
 from trimtab.sim.serving import Work
 from trimtab.sim.vllm import errors, text, wire
@@ -25,6 +26,8 @@ from trimtab.sim.vllm.replies import (
 )
 from trimtab.sim.vllm.settings import VLLM_VERSION, EngineSettings
 from trimtab.sim.vllm.sleep import Sleeper
+
+log = structlog.get_logger("trimtab.engine")
 
 Handler = Callable[[Exchange], None]
 
@@ -55,7 +58,13 @@ class EngineApi:
         self._routes = self._make_routes()
 
     def __call__(self, exchange: Exchange) -> None:
-        """Route one exchange; errors become answers."""
+        """Answer one exchange, at once or later; errors become answers."""
+        try:
+            self._route(exchange)
+        except Exception as error:  # noqa: BLE001 - the edge of the process: one request fails, the others go on
+            self._fail(exchange, error)
+
+    def _route(self, exchange: Exchange) -> None:
         request = exchange.request
         if self._settings.request_id_headers:
             request_id = request.headers.get("x-request-id") or secrets.token_hex(16)
@@ -71,7 +80,18 @@ class EngineApi:
             allow = [("allow", ", ".join(sorted(methods)))]
             exchange.respond(405, orjson.dumps({"detail": "Method Not Allowed"}), headers=allow)
         else:
-            self._handle(exchange, handler)
+            handler(exchange)
+
+    def _fail(self, exchange: Exchange, error: Exception) -> None:
+        if not isinstance(error, ApiError):
+            self._driver.stats.failures += 1
+            request = exchange.request
+            log.error("a request failed", method=request.method, path=request.path, exc_info=error)
+            error = ApiError(str(error), "InternalServerError", status=500)
+        if exchange.started:
+            exchange.give_up()
+        else:
+            _json(exchange, error.status, error.body())
 
     def _not_found(self, exchange: Exchange) -> None:
         """A known path with a slash too many is redirected, as vLLM's web framework does."""
@@ -119,18 +139,15 @@ class EngineApi:
         known = [secrets.compare_digest(given.encode(), key.encode()) for key in self._settings.api_keys]
         return scheme.lower() == "bearer" and any(known)
 
-    def _handle(self, exchange: Exchange, handler: Handler) -> None:
-        try:
-            handler(exchange)
-        except ApiError as error:
-            _json(exchange, error.status, error.body())
-
     def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None], answer: Callable[[], object]) -> None:
         """Answer once `work` is done."""
 
         async def run() -> None:
-            await work
-            _json(exchange, 200, answer())
+            try:
+                await work
+                _json(exchange, 200, answer())
+            except Exception as error:  # noqa: BLE001 - as in `__call__`
+                self._fail(exchange, error)
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)

@@ -38,16 +38,28 @@ class Exchange:
     """A request and the one answer to it.
 
     Attributes:
+        started: The head of the answer has been sent.
+        done: The answer is complete, or there is nobody to send it to.
         on_disconnect: Called once if the client goes away before the answer is complete.
     """
 
-    __slots__ = ("_chunked", "_connection", "_keep_alive", "done", "extra_headers", "on_disconnect", "request")
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_keep_alive",
+        "done",
+        "extra_headers",
+        "on_disconnect",
+        "request",
+        "started",
+    )
 
     def __init__(self, connection: "Connection", request: Request, *, keep_alive: bool, chunked: bool) -> None:
         self._connection = connection
         self._keep_alive = keep_alive and chunked
         self._chunked = chunked
         self.request = request
+        self.started = False
         self.done = False
         self.extra_headers: list[Header] = []
         self.on_disconnect: Callable[[], None] | None = None
@@ -73,6 +85,11 @@ class Exchange:
         """Send the last piece of a streamed answer."""
         self._finish(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if self._chunked else data)
 
+    def give_up(self) -> None:
+        """Break the connection, because the answer cannot be completed."""
+        self.lost()
+        self._connection.close()
+
     def lost(self) -> None:
         """The connection is gone."""
         if not self.done:
@@ -81,6 +98,7 @@ class Exchange:
                 self.on_disconnect()
 
     def _head(self, status: int, headers: Iterable[Header]) -> None:
+        self.started = True
         phrase = HTTPStatus(status).phrase
         lines = [f"HTTP/1.1 {status} {phrase}", self._connection.server.date_line(), "server: trimtab-engine"]
         lines += [f"{name}: {value}" for name, value in (*headers, ("vary", "Origin"), *self.extra_headers)]

@@ -180,6 +180,10 @@ class EngineMetrics(Collector):
             value=self._driver.lost_seconds,
         )
 
+        failures = CounterMetricFamily("trimtab_engine_failures", "Requests that ended in an unexpected error.")
+        failures.add_metric((), self._stats.failures)
+        yield failures
+
     def _older_names(self) -> Iterator[Metric]:
         usage = self._engine.cache.usage
         yield self._gauge("vllm:gpu_cache_usage_perc", "DEPRECATED: use vllm:kv_cache_usage_perc.", usage)

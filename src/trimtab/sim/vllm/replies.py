@@ -233,6 +233,7 @@ class WholeReply(Reply):
     ) -> None:
         super().__init__(exchange, shape, options, closed)
         self._choices: dict[int, dict[str, Any]] = {}
+        self._refused = False
 
     def progressed(self, job: Job) -> None:
         """Nothing is sent before the end."""
@@ -246,13 +247,20 @@ class WholeReply(Reply):
     def refused(self, job: Job) -> None:
         """The whole request is refused, whatever became of its other choices."""
         del job
-        if self._one_closed():
-            self._exchange.respond(BUSY.status, orjson.dumps(BUSY.body()))
+        self._refused = True
+        self._respond_if_last()
 
     def _close(self, job: Job, finish_reason: str, stop_reason: str | None) -> None:
         text = "".join(job.answer.pieces[: job.produced])
         self._choices[job.choice] = self._shape.whole_choice(job.choice, text, finish_reason, stop_reason)
-        if self._one_closed():
+        self._respond_if_last()
+
+    def _respond_if_last(self) -> None:
+        if not self._one_closed():
+            return
+        if self._refused:
+            self._exchange.respond(BUSY.status, orjson.dumps(BUSY.body()))
+        else:
             self._exchange.respond(200, orjson.dumps(self._body()))
 
     def _body(self) -> dict[str, Any]:
@@ -298,6 +306,8 @@ class StreamReply(Reply):
         del job
         if self._one_closed():
             self._exchange.end(in_stream(BUSY))
+        else:
+            self._exchange.write(_event(BUSY.body()))
 
     def _unsent(self, job: Job) -> str:
         text = "".join(job.answer.pieces[self._sent[job.choice] : job.produced])

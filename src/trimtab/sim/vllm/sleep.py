@@ -55,7 +55,7 @@ class Sleeper:
                 return
             if self.level == 0:
                 await asyncio.sleep(self._cost.to_sleep(level) / self._speed)
-                self._driver.engine.cache.forget()
+                self._driver.engine.drop_cache()
                 self.level = level
                 self._asleep = {_WEIGHTS, "kv_cache"}
 

@@ -59,6 +59,7 @@ class EngineStats:
         tokens = token_bounds(max_model_len)
         self._speed = speed
         self.refused = 0
+        self.failures = 0  # requests that ended in an error nobody foresaw
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generation_tokens = 0

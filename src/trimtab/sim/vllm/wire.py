@@ -289,10 +289,12 @@ def parse(kind: type[Body], content_type: str, body: bytes) -> Body:
 def _parse_slowly(kind: type[Body], body: bytes) -> Body:
     """With the standard library, whose messages and treatment of large numbers vLLM's answers show."""
     try:
-        return kind.model_validate(json.loads(body), from_attributes=True)
+        found = json.loads(body)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair can be read, but is no text
+        return kind.model_validate(found, from_attributes=True)
     except json.JSONDecodeError as error:
         raise not_json(error.msg, error.pos) from error
-    except UnicodeDecodeError as error:
+    except (UnicodeError, RecursionError) as error:
         raise ApiError("There was an error parsing the body", BAD_REQUEST) from error
     except ValidationError as error:
         raise not_valid(error) from error
