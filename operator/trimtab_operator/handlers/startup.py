@@ -18,6 +18,7 @@ def register(registry: kopf.OperatorRegistry) -> None:
 async def configure(settings: kopf.OperatorSettings, memo: Runtime, **_: Any) -> None:
     """Set everything that kopf lets be set and that matters here."""
     logging.getLogger("kopf").setLevel(logging.WARNING)  # what it says at INFO is about itself
+    logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)  # each retry is an ERROR there
     settings.posting.enabled = False
     settings.networking.request_timeout = memo.settings.request_timeout_seconds
     settings.networking.connect_timeout = memo.settings.request_timeout_seconds

@@ -17,6 +17,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "engine": ("trimtab.cli.engine:engine", "Simulate an LLM engine behind vLLM's HTTP API"),
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
+    "explain": ("trimtab.cli.explain:explain", "Show the last decisions about an object, why, and what happened since"),
+    "approve": ("trimtab.cli.approve:approve", "Let proposals of an object be carried out"),
+    "resume": ("trimtab.cli.resume:resume", "Take a contested knob back"),
+    "release": ("trimtab.cli.release:release", "Give back every knob that is held"),
+    "top": ("trimtab.cli.top:top", "Show the live numbers of all pools"),
     "process-node": ("trimtab.cli.process_node:process_node", "Serve a Node whose pods are local processes"),
 }
 

@@ -6,6 +6,7 @@ must be shorter than `Terms.renew_seconds`.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,6 +108,7 @@ class Election:
         async def stopped() -> None:
             _log.error("leadership lost", lease=f"{self.namespace}/{self.name}", identity=self.identity)
 
+        logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)  # said in our words already
         terms = self.terms
         lock = _Lease(self)
         config = Config(lock, terms.lease_seconds, terms.renew_seconds, terms.retry_seconds, started, stopped)
