@@ -214,10 +214,31 @@ class TestPreemption:
     def test_the_first_in_the_batch_can_be_its_own_victim(self) -> None:
         target = engine(kv_blocks=7, scheduling_policy="priority", prefix_caching=False)
         low = target.add(Work(8, 9, priority=1), 0.0)
-        high = target.add(Work(7, 12, priority=0), 1.0)
-        run(target, 1.0)
+        first = target.next_iteration(0.0)
+        assert first is not None
+        target.complete(first)
+        high = target.add(Work(8, 9, priority=0), 1.0)
+        alone: list[Sequence] = []
+
+        def watch(iteration: Iteration, _: list[Sequence]) -> None:
+            if low in iteration.preempted:
+                alone.extend(iteration.tokens)
+
+        run(target, 1.0, each=watch)
         assert (low.preemptions, high.preemptions) == (1, 0)
-        assert (low.produced, high.produced) == (9, 12)
+        assert alone == [high], "the iteration in which it gave up still served the other"
+        assert (low.produced, high.produced) == (9, 9)
+
+    def test_tokens_of_a_victim_go_to_those_after_it(self) -> None:
+        target = engine(kv_blocks=16, scheduling_policy="priority", max_num_batched_tokens=20, prefix_caching=False)
+        low = target.add(Work(37, 9, priority=5), 0.0)
+        for start in (0.0, 1.0):
+            target.complete(target.next_iteration(start))  # type: ignore[arg-type]
+        high, third = add_all(target, [Work(16, 4), Work(40, 2)], now=2.0)
+        served: list[dict[Sequence, int]] = []
+        run(target, 2.0, each=lambda iteration, _: served.append(dict(iteration.tokens)))
+        assert low.preemptions == 1
+        assert served[:2] == [{low: 1, high: 16, third: 3}, {high: 1, third: 19}]
 
 
 class TestPrefixCache:

@@ -106,7 +106,7 @@ def check_books(target: ServingEngine) -> None:
     for sequence in target.running:
         assert sequence.computed <= len(sequence.holding) * BLOCK_SIZE
         assert sequence.computed <= sequence.known_tokens
-    assert all(not sequence.holding.keys for sequence in target.waiting)
+    assert all(not sequence.holding.keys and not sequence.computed for sequence in target.waiting)
 
 
 def check_budget(target: ServingEngine, iteration: Iteration) -> None:
