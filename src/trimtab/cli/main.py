@@ -14,6 +14,7 @@ from trimtab.model.problem import Problem
 
 # name -> (module:attribute of a click command, the line shown by `trimtab --help`)
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "demo": ("trimtab.cli.demo:demo", "Show everything at work on this machine, in about three minutes"),
     "engine": ("trimtab.cli.engine:engine", "Simulate an LLM engine behind vLLM's HTTP API"),
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),

@@ -2,17 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import math
 import os
-import platform
-import resource
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +16,13 @@ import uvloop
 from rich.console import Console
 from rich.live import Live
 
-from trimtab.cli.replay_view import live_view, scale_note, status_line, summary_view, wall_text
-from trimtab.model.problem import Problem
+from trimtab.cli.replay_output import allow_many_connections, finish, make_folder
+from trimtab.cli.replay_view import live_view, status_line, wall_text
 from trimtab.workload.catalog import DATA_VARIABLE, Catalog, Entry, find_traces
 from trimtab.workload.level import DEFAULT_LEVELS, ServiceLevel, parse_duration, parse_level
 from trimtab.workload.models import choose_model
 from trimtab.workload.replay import Replay, ReplaySettings
-from trimtab.workload.report import (
-    PLOT_FILE,
-    REQUESTS_FILE,
-    SUMMARY_FILE,
-    summary_fields,
-    write_requests,
-    write_summary,
-)
 from trimtab.workload.request import Trace, statistics_of
-from trimtab.workload.summary import Summary, summarize
 from trimtab.workload.wire import Client, parse_target
 
 INTERRUPTED = 130
@@ -213,38 +199,14 @@ def _describe(trace: Trace) -> None:
 
 
 def _replay(asked: Options, entry: Entry, trace: Trace) -> int:
-    folder = _output_folder(asked, entry)
-    _allow_many_connections()
+    folder = make_folder(asked.out or Path("replays", f"{entry.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+    allow_many_connections()
     console = Console(stderr=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         finished, complete = runner.run(_run(asked, trace, console))
-    summary = summarize(
-        finished.records, finished.settings.levels, offered_seconds=finished.offered_seconds, gaps=finished.gaps
-    )
-    record = summary_fields(summary, _about(finished, complete=complete, url=str(asked.url)))
-    if asked.output_format == "json":
-        click.echo(json.dumps(record, indent=2))
-    else:
-        _print_summary(finished, summary)
-    _write(folder, finished, summary, record, console)
+    as_json = asked.output_format == "json"
+    finish(finished, folder, console, url=str(asked.url), complete=complete, as_json=as_json)
     return 0 if complete else INTERRUPTED
-
-
-def _output_folder(asked: Options, entry: Entry) -> Path:
-    """Make the folder before anything is sent: a replay whose figures cannot be kept is better not begun."""
-    folder = asked.out or Path("replays", f"{entry.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / REQUESTS_FILE).touch()
-    except OSError as error:
-        raise Problem(f"cannot write to {folder}: {error.strerror}", fix="pass --out with another folder") from error
-    return folder
-
-
-def _allow_many_connections() -> None:
-    """Raise the limit of open files to what the system allows: every request under way has a connection."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(asked: Options, trace: Trace, console: Console) -> tuple[Replay, bool]:
@@ -315,52 +277,3 @@ def _headers(given: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--header {text!r} is not NAME:VALUE")
         headers[name.strip().lower()] = value.strip()
     return headers
-
-
-def _about(finished: Replay, *, complete: bool, url: str) -> dict[str, Any]:
-    settings = finished.settings
-    return {
-        "trace": finished.trace.name,
-        "source": Path(finished.trace.source).name,
-        "notes": list(finished.trace.notes),
-        "url": url,
-        "model": settings.model,
-        "speed": settings.speed,
-        "timeScale": settings.time_scale,
-        "seed": settings.seed,
-        "traceSeconds": finished.trace.duration_seconds,
-        "plannedRequests": len(finished.trace.requests),
-        "complete": complete,
-        "versions": {"trimtab": version("trimtab"), "python": platform.python_version()},
-    }
-
-
-def _print_summary(finished: Replay, summary: Summary) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(summary_view(summary), highlight=False, soft_wrap=True)
-    console.print(scale_note(finished.settings.speed, finished.settings.time_scale), style="dim", highlight=False)
-
-
-def _write(folder: Path, finished: Replay, summary: Summary, record: dict[str, Any], console: Console) -> None:
-    try:
-        write_requests(folder / REQUESTS_FILE, finished.records)
-        write_summary(folder / SUMMARY_FILE, record)
-        if finished.records:
-            # Importing matplotlib takes a second, which would delay the first requests.
-            from trimtab.workload.plot import draw_replay  # noqa: PLC0415
-
-            draw_replay(folder / PLOT_FILE, finished.records, summary, _title(finished, summary))
-    except OSError as error:
-        raise Problem(
-            f"cannot write to {folder}: {error.strerror}", fix="free some space, or pass --out with another folder"
-        ) from error
-    console.print(f"written: {folder}/ ({REQUESTS_FILE}, {SUMMARY_FILE}, {PLOT_FILE})", highlight=False, soft_wrap=True)
-
-
-def _title(finished: Replay, summary: Summary) -> str:
-    settings = finished.settings
-    return (
-        f"{finished.trace.name} on {settings.model}: {summary.total.offered} requests, speed {settings.speed:g}"
-        + (f", times x {settings.time_scale:g}" if settings.time_scale != 1 else "")
-        + f", {summary.total.attainment:.1%} within their level"
-    )

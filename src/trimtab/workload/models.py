@@ -1,32 +1,14 @@
 """Which models a server offers, asked before a replay begins."""
 
-import asyncio
-from collections.abc import Mapping
-
 import orjson
 
 from trimtab.api.openai import MODELS
 from trimtab.model.problem import Problem
+from trimtab.workload.gather import fetch
 from trimtab.workload.wire import AnswerLost, Client
 
 _OK = 200
 _UNAUTHORIZED = frozenset({401, 403})
-
-
-class _Whole:
-    """Takes in an answer in one piece."""
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.body = bytearray()
-
-    def on_head(self, status: int, headers: Mapping[str, str]) -> None:
-        del headers
-        self.status = status
-
-    def on_data(self, data: bytes, at_seconds: float) -> None:
-        del at_seconds
-        self.body += data
 
 
 async def choose_model(client: Client, wanted: str | None, *, patience_seconds: float = 10.0) -> str:
@@ -42,18 +24,16 @@ async def choose_model(client: Client, wanted: str | None, *, patience_seconds: 
     Raises:
         Problem: no server, no right to ask, no such model, or several to choose from.
     """
-    answer = _Whole()
     try:
-        async with asyncio.timeout(patience_seconds):
-            await client.send("GET", MODELS, b"", answer)
+        status, body = await fetch(client, MODELS, patience_seconds=patience_seconds)
     except AnswerLost as lost:
         raise Problem(f"no server: {lost}", fix="start it, or correct --url") from lost
     except TimeoutError as error:
         late = f"GET {MODELS} had no answer in {patience_seconds:g} s"
         raise Problem(late, fix="check that the server at --url is ready") from error
-    if answer.status in _UNAUTHORIZED:
-        raise Problem(f"GET {MODELS} answered {answer.status}", fix="put the key into OPENAI_API_KEY, or pass --header")
-    offered = _names(bytes(answer.body)) if answer.status == _OK else []
+    if status in _UNAUTHORIZED:
+        raise Problem(f"GET {MODELS} answered {status}", fix="put the key into OPENAI_API_KEY, or pass --header")
+    offered = _names(body) if status == _OK else []
     if wanted and (wanted in offered or not offered):
         return wanted
     if len(offered) == 1 and not wanted:

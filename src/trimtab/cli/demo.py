@@ -1,0 +1,224 @@
+"""`trimtab demo`: everything at work on this machine, in about three minutes."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import uvloop
+from rich.console import Console
+from rich.live import Live
+
+from trimtab.cli.demo_view import demo_view, placements_table, pools_table
+from trimtab.cli.replay_output import allow_many_connections, finish, make_folder
+from trimtab.cli.replay_view import status_line
+from trimtab.cli.terminal import TerminalProgress
+from trimtab.kube import Kube, KubeError
+from trimtab.local import demo as act
+from trimtab.local.cluster import LocalCluster, Options
+from trimtab.model.problem import Problem
+from trimtab.workload.catalog import find_traces
+from trimtab.workload.models import choose_model
+from trimtab.workload.replay import Replay, ReplaySettings
+from trimtab.workload.request import Trace
+from trimtab.workload.wire import Client, parse_target
+
+_NODES = 8
+_READY_SECONDS = 60.0
+_GATEWAY_SECONDS = 30.0
+_REFRESH_SECONDS = 0.5
+_LINE_SECONDS = 10.0
+_LOG_WIDTH = 160
+_RETRY_SECONDS = 0.25
+# What a person would try, and when, as parts of the trace.
+_SCALE_AT, _SCALE_TO = 0.35, 3
+_DELETE_AT = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the demo replays.
+
+    Attributes:
+        trace: the requests.
+        speed: how much faster than recorded; None: as fast as the simulated engines run.
+    """
+
+    trace: Trace
+    speed: float | None
+
+
+@click.command()
+@click.option(
+    "--trace-seconds", type=click.FloatRange(10, 3500), default=600.0, show_default=True, help="Of the trace."
+)
+@click.option(
+    "--speed", type=click.FloatRange(0.1, 100), help="Compress the trace by this. [default: the engines' speed]"
+)
+@click.option("--name", default=act.NAME, show_default=True, help="Name of the local cluster.")
+@click.option("--down", is_flag=True, help="Remove everything that the demo made, and stop.")
+def demo(trace_seconds: float, speed: float | None, name: str, down: bool) -> None:
+    """Show Trimtab at work: a cluster, the Helm chart, sample pools, and a real request trace through the gateway.
+
+    The cluster stays when the demo is over, to look around in. Ctrl-C at any moment removes everything.
+    """
+    checkout = act.find_checkout()
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        console.width = _LOG_WIDTH
+    with TerminalProgress(console) as progress:
+        cluster = LocalCluster(name, progress=progress)
+        if down:
+            progress.say("removed" if act.remove(cluster, checkout) else "there was nothing to remove")
+            return
+        with _removed_when_interrupted(cluster, checkout, console):
+            started = time.monotonic()
+            _set_up(cluster, checkout, progress)
+    trace = find_traces().find("azure-conv").load(seed=0, start_seconds=0, duration_seconds=trace_seconds)
+    folder = make_folder(checkout.output)
+    with _removed_when_interrupted(cluster, checkout, console):
+        allow_many_connections()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_play(cluster, Plan(trace, speed), folder, console))
+    console.print(f"\nthe demo took {time.monotonic() - started:.0f} s; the cluster stays up to look around:\n")
+    _where_to_look(cluster, folder)
+
+
+@contextlib.contextmanager
+def _removed_when_interrupted(cluster: LocalCluster, checkout: act.Checkout, console: Console) -> Iterator[None]:
+    """Remove everything on Ctrl-C or SIGTERM; further ones are ignored meanwhile. After an error the cluster stays."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError) as stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        console.print("\ninterrupted: removing everything that the demo made ...")
+        act.remove(cluster, checkout)
+        console.print("removed")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise click.Abort from stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _set_up(cluster: LocalCluster, checkout: act.Checkout, progress: TerminalProgress) -> None:
+    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("cluster", lambda: cluster.up(Options(nodes=_NODES))),
+        ("Trimtab, by its Helm chart", lambda: act.install(cluster, checkout)),
+        ("sample objects", lambda: act.apply_samples(cluster, checkout)),
+    )
+    for what, do in steps:
+        started = time.monotonic()
+        do()
+        progress.say(f"{what}: {time.monotonic() - started:.1f} s")
+
+
+async def _play(cluster: LocalCluster, plan: Plan, folder: Path, console: Console) -> None:
+    """Wait for the pool, replay through the gateway while showing the cluster, and sum up."""
+    work = asyncio.current_task()
+    assert work is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    url = f"http://127.0.0.1:{cluster.ports['gateway']}"
+    async with Kube.connect(cluster.kubeconfig) as kube, act.watching(kube) as seen:
+        started = time.monotonic()
+        pool = await act.wait_until_ready(seen, f"{act.NAMESPACE}/{act.POOL}", patience_seconds=_READY_SECONDS)
+        client = Client(parse_target(url))
+        model = await _served(client, pool.spec.models[0].name)
+        console.print(f"pool {act.POOL} ready, gateway at {url}: {time.monotonic() - started:.1f} s")
+        engine_speed = act.engine_speed(pool)
+        settings = ReplaySettings(
+            model=model,
+            speed=plan.speed or engine_speed,
+            time_scale=engine_speed,
+            levels=act.service_levels(pool),
+            drain_seconds=120.0,
+        )
+        running = Replay(plan.trace, client, settings)
+        console.print(
+            f"replaying {plan.trace.duration_seconds:.0f} s of {plan.trace.name} ({len(plan.trace.requests)} requests) "
+            f"in {plan.trace.duration_seconds / settings.speed:.0f} s; all times below are those of the engines, which "
+            f"simulate at {engine_speed:g} x\n"
+        )
+        narration: list[str] = []
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_replay(running, seen, narration, console))
+            group.create_task(_act(running, kube, seen, narration))
+        for table in (pools_table(seen), placements_table(seen)):
+            console.print(table)
+        for line in narration:
+            console.print(line)
+    console.print()
+    finish(running, folder, console, url=url, complete=True, as_json=False)
+
+
+async def _served(client: Client, model: str) -> str:
+    """Wait until the gateway offers the model: a new pool is known to it a moment after it is Ready."""
+    deadline = time.monotonic() + _GATEWAY_SECONDS
+    while True:
+        try:
+            return await choose_model(client, model)
+        except Problem:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _replay(running: Replay, seen: act.Seen, narration: list[str], console: Console) -> None:
+    work = asyncio.create_task(running.run())
+    try:
+        if console.is_terminal:
+            with Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+                while not work.done():
+                    live.update(demo_view(running, seen, narration), refresh=True)
+                    await asyncio.wait([work], timeout=_REFRESH_SECONDS)
+        else:
+            while not work.done():
+                await asyncio.wait([work], timeout=_LINE_SECONDS)
+                waiting = sum(seen.waiting.values())
+                console.print(f"{status_line(running)}, {waiting:.0f} in the queue", soft_wrap=True)
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+
+
+async def _act(running: Replay, kube: Kube, seen: act.Seen, narration: list[str]) -> None:
+    """Do what a person would do to see how the system takes it."""
+
+    async def more() -> str:
+        await act.scale(kube, _SCALE_TO)
+        return f"kubectl -n {act.NAMESPACE} scale spool {act.POOL} --replicas={_SCALE_TO}"
+
+    async def fewer() -> str:
+        name = await act.delete_one_engine(kube, seen)
+        return f"kubectl -n {act.NAMESPACE} delete pod {name} (its streams break off; the pool mends itself)"
+
+    doings: tuple[tuple[float, Callable[[], Awaitable[str]]], ...] = ((_SCALE_AT, more), (_DELETE_AT, fewer))
+    for part, do in doings:
+        at_seconds = part * running.planned_seconds
+        await asyncio.sleep(max(0.0, at_seconds - running.elapsed_seconds) / running.settings.time_scale)
+        try:
+            narration.append(f"at {at_seconds:.0f} s: {await do()}")
+        except KubeError as error:
+            narration.append(f"at {at_seconds:.0f} s: the API server refused: {error}")
+
+
+def _where_to_look(cluster: LocalCluster, folder: Path) -> None:
+    kubectl = cluster.program("kubectl")
+    name = "" if cluster.name == act.NAME else f" --name {cluster.name}"
+    click.echo(
+        f"""  export KUBECONFIG={cluster.kubeconfig} PATH={kubectl.parent}:$PATH
+  kubectl get trimtab -A                                    every custom resource
+  kubectl -n {act.NAMESPACE} describe spool {act.POOL}                        a pool: conditions, events
+  kubectl -n {act.NAMESPACE} get pods -o wide                            what was placed where
+  kubectl -n {act.SYSTEM} logs deploy/trimtab-operator   what the operator decided, and why
+  curl http://127.0.0.1:{cluster.ports["gateway"]}/v1/models                 the gateway
+  open http://127.0.0.1:{cluster.ports["prometheus"]}                        Prometheus
+  {folder}/replay.png, requests.csv, summary.json
+  make demo-down (or trimtab demo --down{name})              remove everything"""
+    )
