@@ -135,8 +135,8 @@ class PoolReconciler:
         self._note_proposals(record, spec, before, seen.at)
         await self._show(key, record, spec, fault, decision.reasons)
         await self._tidy(key, record)
-        if spec.owned and seen.workload is None and fault is None:
-            self.runtime.store.mark(key)  # a Deployment just made may have to hand over its replicas
+        if spec.owned and seen.workload is None and fault is None and carrier(spec, seen.scaler) is not Carrier.APPLY:
+            self.runtime.store.mark(key)  # the Deployment just made has to hand over its replicas
 
     def _awaits_own_write(self, key: Key, record: PoolRecord, seen: PoolSeen) -> bool:
         """Return whether our last write to the workload is still to come back: what is seen is older than we are."""

@@ -66,7 +66,7 @@ class Statuses:
             is_bad = verdict.truth is _BAD[verdict.type] and now[1] not in _QUIET
             if is_bad or was_bad:
                 self.runtime.events.post(ref, uid, verdict.reason, warning=is_bad)
-            if is_bad or was_bad or status != now[0]:
+            if is_bad or was_bad or (verdict.type is ConditionType.READY and status != now[0]):
                 self._log(ref, verdict, is_bad=is_bad)
 
     def _log(self, ref: Ref, verdict: Verdict, *, is_bad: bool) -> None:
