@@ -30,8 +30,7 @@ controlplane: $(READY) ## the tests on a real control plane only
 	@$(BIN)/trimtab cluster programs fetch
 	@$(PYTEST) tests/controlplane
 
-interop: $(READY) ## the engine contract against TRIMTAB_ENGINE_URL (a real vLLM, for instance)
-	@: $${TRIMTAB_ENGINE_URL:?set it to the base URL of a running engine, e.g. http://127.0.0.1:8000}
+interop: $(READY) ## the engine contract against TRIMTAB_ENGINE_URL (a real vLLM, for instance), else the simulator
 	@$(PYTEST) tests/contract/engine
 
 verify: lint types contracts drift ## format, lint, types, import contracts, generated files
