@@ -60,28 +60,29 @@ class Plan:
     "--speed", type=click.FloatRange(0.1, 100), help="Compress the trace by this. [default: the engines' speed]"
 )
 @click.option("--name", default=act.NAME, show_default=True, help="Name of the local cluster.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the figures. [default: out/demo]")
 @click.option("--down", is_flag=True, help="Remove everything that the demo made, and stop.")
-def demo(trace_seconds: float, speed: float | None, name: str, down: bool) -> None:
+def demo(trace_seconds: float, speed: float | None, name: str, out: Path | None, down: bool) -> None:
     """Show Trimtab at work: a cluster, the Helm chart, sample pools, and a real request trace through the gateway.
 
     The cluster stays when the demo is over, to look around in. Ctrl-C at any moment removes everything.
     """
     checkout = act.find_checkout()
+    folder = out or checkout.figures
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         console.width = _LOG_WIDTH
-    with TerminalProgress(console) as progress:
-        cluster = LocalCluster(name, progress=progress)
-        if down:
-            progress.say("removed" if act.remove(cluster, checkout) else "there was nothing to remove")
-            return
-        with _removed_when_interrupted(cluster, checkout, console):
-            started = time.monotonic()
-            _set_up(cluster, checkout, progress)
+    cluster = LocalCluster(name)
+    if down:
+        console.print("removed" if act.remove(cluster, folder) else "there was nothing to remove")
+        return
+    started = time.monotonic()
     trace = find_traces().find("azure-conv").load(seed=0, start_seconds=0, duration_seconds=trace_seconds)
-    folder = make_folder(checkout.output)
-    with _removed_when_interrupted(cluster, checkout, console):
-        allow_many_connections()
+    make_folder(folder)
+    allow_many_connections()
+    with _removed_when_interrupted(cluster, folder, console):
+        with TerminalProgress(console) as progress:
+            _set_up(LocalCluster(name, progress=progress), checkout, progress)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_play(cluster, Plan(trace, speed), folder, console))
     console.print(f"\nthe demo took {time.monotonic() - started:.0f} s; the cluster stays up to look around:\n")
@@ -89,7 +90,7 @@ def demo(trace_seconds: float, speed: float | None, name: str, down: bool) -> No
 
 
 @contextlib.contextmanager
-def _removed_when_interrupted(cluster: LocalCluster, checkout: act.Checkout, console: Console) -> Iterator[None]:
+def _removed_when_interrupted(cluster: LocalCluster, folder: Path, console: Console) -> Iterator[None]:
     """Remove everything on Ctrl-C or SIGTERM; further ones are ignored meanwhile. After an error the cluster stays."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -98,7 +99,7 @@ def _removed_when_interrupted(cluster: LocalCluster, checkout: act.Checkout, con
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         console.print("\ninterrupted: removing everything that the demo made ...")
-        act.remove(cluster, checkout)
+        act.remove(cluster, folder)
         console.print("removed")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise click.Abort from stop

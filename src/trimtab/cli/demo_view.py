@@ -71,9 +71,11 @@ def _nodes(place: Placement) -> str:
 
 
 def _events(seen: Seen, narration: list[str]) -> RenderableType:
-    lines = [Text(f"{_object(event)}: {event.get('message', '')}", no_wrap=True) for event in seen.events]
+    lines = [
+        Text(f"{_object(event)}: {event.get('message', '')}", no_wrap=True) for event in seen.latest_events(_EVENTS)
+    ]
     told = [Text(line, style="bold") for line in narration]
-    return Group(*told, *lines[-_EVENTS:])
+    return Group(*told, *lines)
 
 
 def _object(event: Mapping[str, Any]) -> str:

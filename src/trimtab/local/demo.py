@@ -4,9 +4,7 @@ import asyncio
 import math
 import os
 import re
-import shutil
 import subprocess
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from trimtab.local.cluster import LocalCluster
 from trimtab.model.problem import Problem
 from trimtab.workload.gather import fetch
 from trimtab.workload.level import ServiceLevel
+from trimtab.workload.report import FIGURE_FILES
 from trimtab.workload.wire import AnswerLost, Client, Target
 
 NAME = "demo"
@@ -71,7 +70,7 @@ class Checkout:
         return self.root / "manifests" / "samples"
 
     @property
-    def output(self) -> Path:
+    def figures(self) -> Path:
         """Return where the demo leaves its figures."""
         return self.root / "out" / "demo"
 
@@ -175,7 +174,7 @@ class Seen:
         pods: pods of the samples by name.
         nodes: nodes by name.
         domains: PowerDomains by name.
-        events: the latest Events worth telling, oldest first.
+        events: Events worth telling, by name.
         waiting: requests that wait in the gateway, by pool.
         in_flight: requests that engines work on, by pool.
     """
@@ -184,9 +183,13 @@ class Seen:
     pods: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     nodes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     domains: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    events: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=8))
+    events: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
     in_flight: dict[str, float] = field(default_factory=dict)
+
+    def latest_events(self, count: int) -> list[Mapping[str, Any]]:
+        """Return the latest Events, oldest first."""
+        return sorted(self.events.values(), key=_event_time)[-count:]
 
     def placements(self) -> list["Placement"]:
         """Return where each pool's pods are, by pool and rack."""
@@ -269,9 +272,17 @@ async def _keep(kube: Kube, resource: Resource, store: dict[str, Mapping[str, An
 
 async def _keep_events(kube: Kube, seen: Seen) -> None:
     async for event in list_then_watch(kube, EVENTS, NAMESPACE):
-        told = event.type in {EventType.ADDED, EventType.MODIFIED}
-        if told and event.object.get("reason") not in _QUIET_REASONS:
-            seen.events.append(event.object)
+        if event.type is EventType.SYNCED or event.object.get("reason") in _QUIET_REASONS:
+            continue
+        name = event.object["metadata"]["name"]
+        if event.type is EventType.DELETED:
+            seen.events.pop(name, None)
+        else:
+            seen.events[name] = event.object
+
+
+def _event_time(event: Mapping[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
 
 
 async def _keep_counts(kube: Kube, seen: Seen) -> None:
@@ -350,8 +361,11 @@ async def delete_one_engine(kube: Kube, seen: Seen) -> str:
     return mine[0] if mine else ""
 
 
-def remove(cluster: LocalCluster, checkout: Checkout) -> bool:
+def remove(cluster: LocalCluster, figures: Path) -> bool:
     """Take the cluster down and delete the figures; says whether there was anything."""
-    figures = checkout.output.exists()
-    shutil.rmtree(checkout.output, ignore_errors=True)
-    return cluster.down() or figures
+    there = [path for name in FIGURE_FILES if (path := figures / name).exists()]
+    for path in there:
+        path.unlink()
+    if there and not any(figures.iterdir()):
+        figures.rmdir()
+    return cluster.down() or bool(there)

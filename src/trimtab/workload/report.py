@@ -14,6 +14,7 @@ from trimtab.workload.summary import LevelSummary, Summary
 REQUESTS_FILE = "requests.csv"
 SUMMARY_FILE = "summary.json"
 PLOT_FILE = "replay.png"
+FIGURE_FILES = (REQUESTS_FILE, SUMMARY_FILE, PLOT_FILE)
 
 
 def write_requests(path: Path, records: Iterable[RequestRecord]) -> None:
