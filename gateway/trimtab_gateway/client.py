@@ -10,12 +10,13 @@ import httptools
 from trimtab.api.openai import ErrorCode
 from trimtab_gateway import wire
 from trimtab_gateway.limits import Limits
-from trimtab_gateway.request import Incoming, Rejection, body_too_large, head_fault
+from trimtab_gateway.request import Incoming, Rejection, body_too_large, read_head
 
 if TYPE_CHECKING:
     from trimtab_gateway.exchange import Exchange
 
 _CHUNK_OVERHEAD_BYTES = 64 * 1024  # framing that a chunked body may have on top of as much as its content
+_HEADER_OVERHEAD_BYTES = 4  # colon, space and line end
 _READ_BYTES = 256 * 1024  # the most that one read of the event loop brings
 
 
@@ -152,6 +153,7 @@ class ClientConnection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         assert self._incoming is not None
         self._incoming.target += url
+        self._incoming.head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         request = self._incoming
@@ -160,6 +162,7 @@ class ClientConnection(asyncio.Protocol):
             return  # a trailer: nothing that we forward depends on one
         if len(request.headers) >= self._front.limits.headers:
             self._refuse(ErrorCode.HEADERS_TOO_LARGE, "The request has too many headers.")
+        request.head_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
         request.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -293,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
     def _check_head(self, request: Incoming) -> None:
         version = self._parser.get_http_version()
         request.http_1_0 = version == "1.0"
-        rejection = head_fault(request, version, self._front.limits, upgrade=self._parser.should_upgrade())
+        rejection = read_head(request, version, self._front.limits, upgrade=self._parser.should_upgrade())
         if rejection is not None:
             self._refuse(rejection.code, rejection.message)
 

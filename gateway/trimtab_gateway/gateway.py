@@ -157,7 +157,7 @@ class Gateway:
             paths = ", ".join(sorted({*INFERENCE_PATHS, MODELS}))
             raise Refused(ErrorCode.UNKNOWN_PATH, f"This path does not exist. The gateway serves {paths}.")
         self._need_method(request, b"POST")
-        if request.header(b"content-encoding") not in {b"", b"identity"}:
+        if request.content_encoding not in {b"", b"identity"}:
             raise Refused(ErrorCode.UNSUPPORTED_ENCODING, "Request bodies must not be compressed.")
         try:
             asked = read_request(request.parts[0] if len(request.parts) == 1 else b"".join(request.parts))
@@ -170,7 +170,7 @@ class Gateway:
         self, client: ClientConnection, request: Incoming, asked: Asked, pool: Dispatcher, level: Level
     ) -> None:
         self._next_key += 1
-        given = request.header(wire.REQUEST_ID)
+        given = request.request_id
         request_id = given if wire.is_request_id(given) else f"{self._id_prefix}-{self._next_key}".encode()
         exchange = Exchange(self, pool, client, request, asked, level, request_id, self._next_key)
         self.exchanges.add(exchange)
@@ -197,7 +197,7 @@ class Gateway:
         return pool
 
     def _level_for(self, request: Incoming, pool: PoolConfig) -> Level:
-        level = pool.level(request.header(wire.SERVICE_LEVEL).decode("latin-1"))
+        level = pool.level(request.service_level.decode("latin-1"))
         if level is None:
             names = ", ".join(each.name for each in pool.levels) or "none"
             raise Refused(
@@ -220,7 +220,7 @@ class Gateway:
         request.body_bytes = 0
         keep_alive = request.keep_alive and not self.draining
         extra = [*headers, (wire.REASON, code.value.encode())] if code else list(headers)
-        given = request.header(wire.REQUEST_ID)
+        given = request.request_id
         if wire.is_request_id(given):
             extra.append((wire.REQUEST_ID, given))
         head_only = request.method == b"HEAD"

@@ -1,15 +1,14 @@
 """The last requests and what was decided about them, for people who ask why one waited or failed."""
 
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trimtab.model.reason import Reason
 from trimtab.obs.wording import say
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One request that ended. Nothing of its content is kept.
+class Record(NamedTuple):
+    """One request that ended. Nothing of its content is kept. (A tuple: one is made for each request.)
 
     Attributes:
         request_id: as in the answer's `x-request-id`.
@@ -39,8 +38,7 @@ class Record:
 
     def to_wire(self) -> dict[str, object]:
         """Return the JSON form."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "reason"}
-        return fields | {"reason": say(self.reason) if self.reason else None}
+        return self._asdict() | {"reason": say(self.reason) if self.reason else None}
 
 
 class Journal:

@@ -1,15 +1,12 @@
 """A client's request as it was received, and what makes its head unacceptable."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Final
 
 from trimtab.api.openai import ErrorCode
+from trimtab_gateway import wire
 from trimtab_gateway.limits import Limits
-
-if TYPE_CHECKING:
-    from trimtab_gateway import wire
-
-_HEADER_OVERHEAD = 4  # colon, space and line end
 
 
 class Incoming:
@@ -17,12 +14,17 @@ class Incoming:
 
     __slots__ = (
         "body_bytes",
+        "content_encoding",
+        "head_bytes",
         "headers",
+        "hosts",
         "http_1_0",
         "keep_alive",
         "method",
         "parts",
         "received_at",
+        "request_id",
+        "service_level",
         "target",
         "wants_continue",
     )
@@ -32,7 +34,12 @@ class Incoming:
         self.method = b""
         self.headers: wire.Headers = []
         self.parts: list[bytes] = []
+        self.head_bytes = 0
+        self.hosts = 0
         self.body_bytes = 0
+        self.request_id = b""
+        self.service_level = b""
+        self.content_encoding = b""
         self.keep_alive = False
         self.http_1_0 = False
         self.wants_continue = False
@@ -42,10 +49,6 @@ class Incoming:
     def path(self) -> str:
         """The path without the query; engines take none on the paths that are forwarded."""
         return self.target.partition(b"?")[0].decode("latin-1")
-
-    def header(self, name: bytes) -> bytes:
-        """Return the first value of a header, empty when it is absent."""
-        return next((value for key, value in self.headers if key == name), b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,8 @@ def body_too_large(limits: Limits) -> str:
     return f"The request body is larger than {limits.body_bytes} bytes."
 
 
-def head_fault(request: Incoming, version: str, limits: Limits, *, upgrade: bool) -> Rejection | None:
-    """Return what is wrong with a head that llhttp accepts.
+def read_head(request: Incoming, version: str, limits: Limits, *, upgrade: bool) -> Rejection | None:
+    """Note what matters of a head, or return what is wrong with it although llhttp accepts it.
 
     llhttp refuses what is no HTTP, a length beside a transfer encoding, two lengths, line ends other than CRLF and
     folded headers. What is left are versions and encodings that it knows and we do not, and sizes.
@@ -71,29 +74,63 @@ def head_fault(request: Incoming, version: str, limits: Limits, *, upgrade: bool
         return Rejection(ErrorCode.INVALID_HTTP, "Only HTTP/1.1 and HTTP/1.0 are supported.")
     if upgrade:
         return Rejection(ErrorCode.INVALID_HTTP, "`Upgrade` and CONNECT are not supported; use plain HTTP/1.1.")
-    size = len(request.target) + sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in request.headers)
-    if size > limits.head_bytes:
+    if request.head_bytes > limits.head_bytes:
         return Rejection(ErrorCode.HEADERS_TOO_LARGE, "The request's headers are too large.")
-    return _field_fault(request, limits)
+    return _read_fields(request, limits)
 
 
-def _field_fault(request: Incoming, limits: Limits) -> Rejection | None:
-    hosts = 0
+def _read_fields(request: Incoming, limits: Limits) -> Rejection | None:
+    """Note the fields that matter here, in one pass; return the first one that is wrong."""
     for name, value in request.headers:
-        if name == b"host":
-            hosts += 1
-        elif name == b"content-length":
-            if int(value) > limits.body_bytes:
-                return Rejection(ErrorCode.BODY_TOO_LARGE, body_too_large(limits))
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or request.http_1_0:
-                text = "The only supported transfer encoding is `chunked` in HTTP/1.1."
-                return Rejection(ErrorCode.INVALID_HTTP, text)
-        elif name == b"expect":
-            if value.lower() != b"100-continue":
-                text = "The only supported expectation is `100-continue`."
-                return Rejection(ErrorCode.EXPECTATION_FAILED, text)
-            request.wants_continue = not request.http_1_0
-    if hosts > 1 or (hosts == 0 and not request.http_1_0):
+        read = _READERS.get(name)
+        if read is not None and (fault := read(request, value, limits)) is not None:
+            return fault
+    if request.hosts > 1 or (request.hosts == 0 and not request.http_1_0):
         return Rejection(ErrorCode.INVALID_HTTP, "An HTTP/1.1 request has exactly one `Host` header.")
     return None
+
+
+def _host(request: Incoming, _value: bytes, _limits: Limits) -> None:
+    request.hosts += 1
+
+
+def _content_length(_request: Incoming, value: bytes, limits: Limits) -> Rejection | None:
+    if int(value) > limits.body_bytes:
+        return Rejection(ErrorCode.BODY_TOO_LARGE, body_too_large(limits))
+    return None
+
+
+def _transfer_encoding(request: Incoming, value: bytes, _limits: Limits) -> Rejection | None:
+    if value.lower() != b"chunked" or request.http_1_0:
+        return Rejection(ErrorCode.INVALID_HTTP, "The only supported transfer encoding is `chunked` in HTTP/1.1.")
+    return None
+
+
+def _expect(request: Incoming, value: bytes, _limits: Limits) -> Rejection | None:
+    if value.lower() != b"100-continue":
+        return Rejection(ErrorCode.EXPECTATION_FAILED, "The only supported expectation is `100-continue`.")
+    request.wants_continue = not request.http_1_0
+    return None
+
+
+def _request_id(request: Incoming, value: bytes, _limits: Limits) -> None:
+    request.request_id = value
+
+
+def _service_level(request: Incoming, value: bytes, _limits: Limits) -> None:
+    request.service_level = value
+
+
+def _content_encoding(request: Incoming, value: bytes, _limits: Limits) -> None:
+    request.content_encoding = value
+
+
+_READERS: Final[dict[bytes, Callable[[Incoming, bytes, Limits], Rejection | None]]] = {
+    b"host": _host,
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"expect": _expect,
+    wire.REQUEST_ID: _request_id,
+    wire.SERVICE_LEVEL: _service_level,
+    b"content-encoding": _content_encoding,
+}

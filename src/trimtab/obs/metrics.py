@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from trimtab.obs.distribution import Distributions
+
 
 class OperatorMetrics:
     """What the operator counts.
@@ -63,9 +65,7 @@ class OperatorMetrics:
         self._dirty = Gauge(
             "trimtab_operator_dirty_objects", "Objects that wait to be reconciled.", registry=self.registry
         )
-        self._objects = Gauge(
-            "trimtab_operator_objects", "Objects known, by kind.", ["kind"], registry=self.registry
-        )
+        self._objects = Gauge("trimtab_operator_objects", "Objects known, by kind.", ["kind"], registry=self.registry)
         self._defects = Counter(
             "trimtab_operator_defects_total",
             "Errors that nothing expected, by place; each is logged with its traceback.",
@@ -297,28 +297,28 @@ class GatewayMetrics:
             ["pool", "level", "met"],
             registry=self.registry,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = Distributions(
             "trimtab_gateway_queue_seconds",
             "Time from a request's arrival until an engine had a place for it.",
             ["pool"],
             buckets=(0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
             registry=self.registry,
         )
-        self.response_seconds = Histogram(
+        self.response_seconds = Distributions(
             "trimtab_gateway_response_seconds",
             "Time from a request's arrival until its answer was complete.",
             ["pool"],
             buckets=(0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600),
             registry=self.registry,
         )
-        self.ttft_seconds = Histogram(
+        self.ttft_seconds = Distributions(
             "trimtab_gateway_ttft_seconds",
             "Time from a stream request's arrival until the first bytes of its content.",
             ["pool", "level"],
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300),
             registry=self.registry,
         )
-        self.gap_seconds = Histogram(
+        self.gap_seconds = Distributions(
             "trimtab_gateway_time_between_tokens_seconds",
             "Time between two arrivals of content in a stream; one arrival is mostly, not always, one token.",
             ["pool", "level"],
@@ -349,9 +349,7 @@ class GatewayMetrics:
             ["pool"],
             registry=self.registry,
         )
-        self.connections = Gauge(
-            "trimtab_gateway_connections", "Clients that are connected.", registry=self.registry
-        )
+        self.connections = Gauge("trimtab_gateway_connections", "Clients that are connected.", registry=self.registry)
         self.buffered_bytes = Gauge(
             "trimtab_gateway_buffered_bytes", "Request bodies that are held.", registry=self.registry
         )

@@ -4,7 +4,7 @@ import pytest
 
 from trimtab.api.openai import ErrorCode
 from trimtab_gateway.limits import Limits
-from trimtab_gateway.request import Incoming, Rejection, head_fault
+from trimtab_gateway.request import Incoming, Rejection, read_head
 
 LIMITS = Limits(head_bytes=200, body_bytes=100)
 HOST = (b"host", b"g")
@@ -15,11 +15,12 @@ def a_request(*headers: tuple[bytes, bytes], http_1_0: bool = False) -> Incoming
     request.target = b"/v1/models?x=y"
     request.http_1_0 = http_1_0
     request.headers = list(headers)
+    request.head_bytes = sum(len(name) + len(value) for name, value in headers)
     return request
 
 
 def fault(request: Incoming, version: str = "1.1", *, upgrade: bool = False) -> Rejection | None:
-    return head_fault(request, version, LIMITS, upgrade=upgrade)
+    return read_head(request, version, LIMITS, upgrade=upgrade)
 
 
 @pytest.mark.parametrize(
@@ -75,5 +76,11 @@ def test_continue_is_wanted_only_by_who_can_understand_it() -> None:
 
 
 def test_the_path_is_without_its_query() -> None:
-    request = a_request(HOST)
-    assert (request.path, request.header(b"host"), request.header(b"x")) == ("/v1/models", b"g", b"")
+    assert a_request(HOST).path == "/v1/models"
+
+
+def test_fields_that_matter_are_noted() -> None:
+    headers = ((b"x-request-id", b"r"), (b"x-trimtab-service-level", b"batch"), (b"content-encoding", b"gzip"))
+    request = a_request(HOST, *headers)
+    assert fault(request) is None
+    assert (request.request_id, request.service_level, request.content_encoding) == (b"r", b"batch", b"gzip")

@@ -89,7 +89,11 @@ class PoolQueue:
 
     def arrive(self, request: Request, at: float) -> Decision:
         """Let a request in, or refuse it because the line is full."""
-        if len(self._line) >= self.bounds.max_requests and self.fleet.least_loaded() is None:
+        endpoint = self.fleet.least_loaded()
+        if endpoint is not None and not self._line:  # the common case, without a detour through the line
+            self.fleet.take(endpoint)
+            return Decision((Dispatch(request, endpoint),))
+        if endpoint is None and len(self._line) >= self.bounds.max_requests:
             return Decision(refusals=(self._refuse(request, ReasonCode.QUEUE_FULL, at),))
         self._line.push(request)
         return self.step(at)
