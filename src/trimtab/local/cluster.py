@@ -15,6 +15,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from trimtab.local.components import Component
 from trimtab.local.locks import locked
 from trimtab.local.programs import Programs
 from trimtab.local.progress import Progress, Silent
+from trimtab.local.store import full_disk_explained
 from trimtab.model.problem import Problem
 
 DEFAULT_NAME: Final = "trimtab"
@@ -145,7 +147,8 @@ class LocalCluster:
         if not _NAME.fullmatch(name):
             raise Problem(f"--name: {name!r} is not a name for a cluster", fix="use up to 32 of a-z, 0-9 and -")
         self.name = name
-        self.root = ((home or paths.home()) / "clusters" / name).resolve()
+        self._home = (home or paths.home()).resolve()
+        self.root = self._home / "clusters" / name
         self._progress = progress or Silent()
         self._programs = programs
 
@@ -199,7 +202,8 @@ class LocalCluster:
                     return
                 self._erase()
             try:
-                self._bring_up(options)
+                with full_disk_explained(self._home, "TRIMTAB_HOME"):
+                    self._bring_up(options)
             except BaseException:
                 self._erase()
                 raise
@@ -218,6 +222,8 @@ class LocalCluster:
     def restart(self, component: str = "") -> None:
         """Restart one component, or all of them, keeping every object; returns when the cluster is well.
 
+        Whatever else has ended is started again too: one ailment often has others for its cause.
+
         Raises:
             Problem: There is no such component, or the cluster is not well afterwards.
         """
@@ -228,15 +234,19 @@ class LocalCluster:
                 raise Problem(f"cluster {self.name} has no component {component!r}", fix=f"choose from {names}")
             for item in reversed(chosen):
                 owned.stop(self.root, grace_seconds=5, which=item.runs_as)
-            for item in chosen:
-                item.start(self.root)
-                self._wait_until_well([item])
+            for item in self.components():
+                if not any(map(item.runs_as, owned.processes(self.root))):
+                    item.start(self.root)
+                    self._wait_until_well([item])
             self._wait_until_well(self.components())
 
     def status(self) -> Status:
         """Look at every component and say what is wrong with it."""
         running = owned.processes(self.root)
-        health = tuple(self._health(component, running) for component in self.components())
+        with ThreadPoolExecutor() as pool:
+            health = tuple(pool.map(lambda component: self._health(component, running), self.components()))
+        if any(item.problem for item in health if item.component in {"etcd", "kube-apiserver"}):
+            return Status(health)  # asking would only take long
         try:
             ready = asyncio.run(self._ready_nodes())
         except KubeError:
@@ -250,10 +260,9 @@ class LocalCluster:
             Problem: The cluster is not up.
         """
         record = self._record()
-        try:
-            found = components.from_kwokctl(self._kwok)
-        except FileNotFoundError as error:
-            raise Problem(f"cluster {self.name} never came up completely", fix=self._command("up")) from error
+        found = components.from_kwokctl(self._kwok)
+        if not found:
+            raise Problem(f"cluster {self.name} never came up completely", fix=self._command("up"))
         if record.options.prometheus:
             found.append(self._prometheus(record))
         if record.options.process_node:
@@ -279,12 +288,13 @@ class LocalCluster:
     def _alone(self) -> Iterator[None]:
         """Keep other launchers away from this cluster; leaves no lock file behind."""
         lock = self.root.with_name(f"{self.name}.lock")
-        with locked(lock, lambda pid: self._progress.say(f"waiting for pid {pid}, which works on cluster {self.name}")):
+        busy = f"waiting for pid {{}}, which works on cluster {self.name}"
+        with locked(lock, lambda pid: self._progress.say(busy.format(pid))):
             try:
-                yield
+                with _deleted_afterwards(lock):
+                    yield
             finally:
-                lock.unlink(missing_ok=True)
-                _delete_empty(lock.parent, lock.parents[1])
+                _delete_empty(lock.parent, self._home)
 
     def _record(self) -> _Record:
         try:
@@ -327,7 +337,7 @@ class LocalCluster:
     def _stop_processes(self) -> None:
         # The process node first and alone: it stops its pods, and needs the API server for it.
         owned.stop(self.root, grace_seconds=10, which=lambda process: process.role == "process-node")
-        owned.stop(self.root, grace_seconds=2)
+        owned.stop(self.root, grace_seconds=0.2)  # the rest has nothing to save: its state is deleted next
 
     def _bring_up(self, options: Options) -> None:
         wanted = [*_PROGRAMS, *(["prometheus"] if options.prometheus else [])]
@@ -350,8 +360,8 @@ class LocalCluster:
     def _reserve(self, options: Options, programs: Mapping[str, Path]) -> _Record:
         """Choose ports that are free and that no other cluster of this home has, and write them down."""
         lock = self.root.with_name("ports.lock")
-        with locked(lock, lambda _: None):
-            taken = {port for name in self.names(self.root.parents[1]) for port in self._ports_of(name)}
+        with locked(lock, lambda _: None), _deleted_afterwards(lock):
+            taken = {port for name in self.names(self._home) for port in self._ports_of(name)}
             named = os.environ.get("TRIMTAB_PORTS")
             within = ports.port_range(named) if named else ports.DEFAULT_RANGE
             found = ports.free(len(PORTS), taken, within, first_choice=zlib.crc32(str(self.root).encode()))
@@ -364,7 +374,6 @@ class LocalCluster:
                 "programs": {name: str(path) for name, path in programs.items()},
             }
             (self.root / "cluster.json").write_text(config.record(content))
-            lock.unlink()
         return self._record()
 
     def _ports_of(self, name: str) -> list[int]:
@@ -390,19 +399,39 @@ class LocalCluster:
         environment = {"KWOK_WORKDIR": folder, "HOME": folder, owned.MARK: str(self.root)}
         log = self.root / "kwokctl.log"
         with log.open("ab") as output:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 command,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C comes to us, and we take everything down
-                check=False,
             )
-        if done.returncode:
+        try:
+            self._watch(process)
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode:
             fix = f"`{self._command('up')}` again"
             raise Problem(f"kwokctl could not set up the control plane: {_last(log)}", fix=fix)
         self._wait_until_well(components.from_kwokctl(self._kwok))
+
+    def _watch(self, kwokctl: "subprocess.Popen[bytes]") -> None:
+        """Wait for kwokctl, which itself waits for minutes for a component that has ended.
+
+        Raises:
+            Problem: A component that it started has ended, or it takes too long.
+        """
+        deadline = time.monotonic() + _READY_SECONDS
+        while not _ended(kwokctl, within_seconds=0.2):
+            started = {file.stem for file in (self._kwok / "pids").glob("*.pid")}
+            running = owned.processes(self.root)
+            for component in components.from_kwokctl(self._kwok):
+                if component.name in started and not any(map(component.runs_as, running)):
+                    raise self._did_not_come_up(component)
+            if time.monotonic() > deadline:
+                raise Problem(f"kwokctl is not done after {_READY_SECONDS:g} s", fix=f"`{self._command('up')}` again")
 
     def _wait_until_well(self, wanted: list[Component]) -> None:
         """Wait until components answer that they are well; a dead one ends the wait at once.
@@ -443,10 +472,10 @@ class LocalCluster:
 
     async def _until_there(self, kube: Kube, resource: Resource, name: str, namespace: str | None) -> None:
         """Wait until an object exists and, if it is a node, is Ready."""
-        deadline = time.monotonic() + _READY_SECONDS
+        deadline, wanted = time.monotonic() + _READY_SECONDS, self.components()
         while not await _is_there(kube, resource, name, namespace):
             running = owned.processes(self.root)
-            for component in self.components():
+            for component in wanted:
                 if not any(map(component.runs_as, running)):
                     raise self._did_not_come_up(component)
             if time.monotonic() > deadline:
@@ -505,6 +534,22 @@ class LocalCluster:
             *forwards,
         )
         return Component("process-node", argv, self._kwok / "logs" / "process-node.log")
+
+
+def _ended(process: "subprocess.Popen[bytes]", *, within_seconds: float) -> bool:
+    try:
+        process.wait(within_seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+@contextmanager
+def _deleted_afterwards(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _delete_empty(*folders: Path) -> None:

@@ -65,8 +65,12 @@ class Component:
                 check=True,
             )
 
-    def ailment(self, timeout_seconds: float = 2.0) -> str:
-        """Empty when it answers that it is well, else what it answered, in a few words."""
+    def ailment(self, timeout_seconds: float = 6.0) -> str:
+        """Empty when it answers that it is well, else what it answered, in a few words.
+
+        Args:
+            timeout_seconds: How long to wait. An API server without etcd needs four seconds to say so.
+        """
         if not self.health:
             return ""
         try:
@@ -98,9 +102,13 @@ class Component:
 
 
 def from_kwokctl(folder: Path) -> list[Component]:
-    """The components that kwokctl wrote down in a cluster's folder, in the order they start in."""
-    described: dict[str, Any] = next(iter(yaml.safe_load_all((folder / "kwok.yaml").read_text())))
-    found = {item["name"]: _component(item, folder) for item in described["components"]}
+    """The components that kwokctl wrote down in a cluster's folder, in the order they start in; none before it has."""
+    try:
+        head = (folder / "kwok.yaml").read_text().partition("\n---")[0]  # hundreds of lines of stages follow
+        described: dict[str, Any] = yaml.load(head, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506
+    except (FileNotFoundError, yaml.YAMLError):  # it is being written, or its writer was killed
+        return []
+    found = {item["name"]: _component(item, folder) for item in described.get("components") or ()}
     return [found[name] for name in START_ORDER if name in found]
 
 

@@ -64,8 +64,14 @@ def kwokctl(
             "kwok-controller",
             {"manage-all-nodes": "false", "manage-nodes-with-annotation-selector": f"{keys.FAKE_TAINT}=fake"},
         ),
-        # EndpointSlice refuses the 127.x addresses of process pods, and these controllers would complain for ever.
-        _arguments("kube-controller-manager", {"controllers": "*,-endpointslice-controller,-endpoints-controller"}),
+        _arguments(
+            "kube-controller-manager",
+            {
+                # EndpointSlice refuses the 127.x addresses of process pods, and these would complain for ever.
+                "controllers": "*,-endpointslice-controller,-endpoints-controller",
+                "leader-elect": "false",  # the only one; and one that loses a Lease while etcd restarts ends for good
+            },
+        ),
         _arguments("kube-apiserver", {"audit-log-maxsize": "500", "audit-log-maxbackup": "1"}),
     ]
     head = {
@@ -82,6 +88,7 @@ def scheduler(extender_port: int) -> str:
     config = yaml.safe_load(_scheduler_file().read_text())
     for extender in config["extenders"]:
         extender["urlPrefix"] = f"http://127.0.0.1:{extender_port}/v1"
+    config["leaderElection"] = {"leaderElect": False}  # as for the controller-manager
     return yaml.safe_dump(config, sort_keys=False)
 
 

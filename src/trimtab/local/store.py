@@ -105,8 +105,12 @@ class Store:
 
 
 @contextmanager
-def full_disk_explained(folder: Path) -> Iterator[None]:
+def full_disk_explained(folder: Path, setting: str = "TRIMTAB_CACHE") -> Iterator[None]:
     """Turn "no space left" into a message that says where, how much is left and what to do.
+
+    Args:
+        folder: Where the block writes.
+        setting: The variable that names another place.
 
     Raises:
         Problem: The block ran out of disk space or quota.
@@ -116,13 +120,13 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FULL:
             raise
-        raise full_disk(folder) from error
+        raise full_disk(folder, setting) from error
 
 
-def full_disk(folder: Path) -> Problem:
+def full_disk(folder: Path, setting: str = "TRIMTAB_CACHE") -> Problem:
     """The problem of a disk that is full."""
     free = shutil.disk_usage(folder).free // _MEBIBYTE
-    fix = "free some space, or name a folder on another disk: TRIMTAB_CACHE=FOLDER"
+    fix = f"free some space, or name a folder on another disk: {setting}=FOLDER"
     return Problem(f"the disk that holds {folder} is full ({free} MiB free)", fix=fix)
 
 

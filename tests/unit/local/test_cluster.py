@@ -102,6 +102,13 @@ def test_a_component_that_does_not_answer_says_why(tmp_path: Path) -> None:
     assert Component("x", (), tmp_path).ailment() == ""
 
 
+@pytest.mark.parametrize("text", ["", "kind: X\n", "components:\n", "a: [", "---\n---\n"])
+def test_a_file_that_kwokctl_has_not_finished_has_no_components(tmp_path: Path, text: str) -> None:
+    assert components.from_kwokctl(tmp_path) == []
+    (tmp_path / "kwok.yaml").write_text(text)
+    assert components.from_kwokctl(tmp_path) == []
+
+
 def test_failed_checks_of_a_verbose_answer_are_named() -> None:
     body = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac failed: x\nreadyz check failed\n"
     assert components._failed_checks(body) == "not ready: etcd, poststarthook/rbac"
