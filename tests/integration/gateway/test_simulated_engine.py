@@ -154,12 +154,13 @@ async def test_an_engine_that_is_killed_ends_its_streams_with_an_error_and_the_o
     assert running.outcomes() == {"ok": 5, "upstream_failed": 1}
 
 
-async def test_the_queue_stays_here_and_the_engines_own_stays_empty(start: Start, engines: Callable[..., Any]) -> None:
+async def test_the_queue_stays_here_and_not_in_the_engine(start: Start, engines: Callable[..., Any]) -> None:
     engine = await engines()
     running = await before(start, engine, concurrency=2)
     asking = [asyncio.create_task(running.ask(a_chat(max_tokens=60, ignore_eos=True))) for _ in range(10)]
     await eventually(lambda: running.queue.waiting == 8)
-    assert await engine.metric("vllm:num_requests_waiting") == 0
+    # One that has just come may wait for the engine's next iteration; there are never more than two in all.
+    assert await engine.metric("vllm:num_requests_waiting") + await engine.metric("vllm:num_requests_running") <= 2
     assert {(await task).status for task in asking} == {200}
     assert running.value("trimtab_gateway_queue_seconds_count", pool="chat") == 10
 
