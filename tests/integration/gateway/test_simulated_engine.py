@@ -27,9 +27,11 @@ class Engine:
     port: int
     process: asyncio.subprocess.Process
 
-    async def metric(self, name: str) -> float:
+    async def metric(self, *names: str) -> float:
+        """Return the sum of metrics at one moment."""
         text = await asyncio.to_thread(_get, f"http://127.0.0.1:{self.port}/metrics")
-        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name + "{"))
+        wanted = tuple(f"{name}{{" for name in names)
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(wanted))
 
     async def is_up(self) -> bool:
         try:
@@ -160,7 +162,7 @@ async def test_the_queue_stays_here_and_not_in_the_engine(start: Start, engines:
     asking = [asyncio.create_task(running.ask(a_chat(max_tokens=60, ignore_eos=True))) for _ in range(10)]
     await eventually(lambda: running.queue.waiting == 8)
     # One that has just come may wait for the engine's next iteration; there are never more than two in all.
-    assert await engine.metric("vllm:num_requests_waiting") + await engine.metric("vllm:num_requests_running") <= 2
+    assert await engine.metric("vllm:num_requests_waiting", "vllm:num_requests_running") <= 2
     assert {(await task).status for task in asking} == {200}
     assert running.value("trimtab_gateway_queue_seconds_count", pool="chat") == 10
 
