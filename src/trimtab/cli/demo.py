@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from trimtab.model.problem import Problem
 from trimtab.workload.catalog import find_traces
 from trimtab.workload.models import choose_model
 from trimtab.workload.replay import Replay, ReplaySettings
+from trimtab.workload.report import PLOT_FILE
 from trimtab.workload.request import Trace
 from trimtab.workload.wire import Client, parse_target
 
@@ -212,14 +214,18 @@ async def _act(running: Replay, kube: Kube, seen: act.Seen, narration: list[str]
 def _where_to_look(cluster: LocalCluster, folder: Path) -> None:
     kubectl = cluster.program("kubectl")
     name = "" if cluster.name == act.NAME else f" --name {cluster.name}"
-    click.echo(
-        f"""  export KUBECONFIG={cluster.kubeconfig} PATH={kubectl.parent}:$PATH
-  kubectl get trimtab -A                                    every custom resource
-  kubectl -n {act.NAMESPACE} describe spool {act.POOL}                        a pool: conditions, events
-  kubectl -n {act.NAMESPACE} get pods -o wide                            what was placed where
-  kubectl -n {act.SYSTEM} logs deploy/trimtab-operator   what the operator decided, and why
-  curl http://127.0.0.1:{cluster.ports["gateway"]}/v1/models                 the gateway
-  open http://127.0.0.1:{cluster.ports["prometheus"]}                        Prometheus
-  {folder}/replay.png, requests.csv, summary.json
-  make demo-down (or trimtab demo --down{name})              remove everything"""
+    hints = (
+        ("kubectl get trimtab -A", "every custom resource"),
+        (f"kubectl -n {act.NAMESPACE} describe spool {act.POOL}", "a pool: conditions, decisions, events"),
+        (f"trimtab explain spool/{act.POOL} -n {act.NAMESPACE}", "the same for people: what was decided, and why"),
+        (f"kubectl -n {act.NAMESPACE} get pods -o wide", "what was placed where"),
+        (f"kubectl -n {act.SYSTEM} logs deploy/trimtab-operator", "what the operator saw and did"),
+        (f"curl http://127.0.0.1:{cluster.ports['gateway']}/v1/models", "the gateway: OpenAI's API"),
+        (f"http://127.0.0.1:{cluster.ports['prometheus']}", "Prometheus"),
+        (f"{folder / PLOT_FILE}", "the picture; the figures are beside it"),
+        (f"trimtab demo --down{name}", "remove everything (or: make demo-down)"),
     )
+    width = max(len(command) for command, _ in hints)
+    click.echo(f"  export KUBECONFIG={cluster.kubeconfig} PATH={kubectl.parent}:{Path(sys.executable).parent}:$PATH")
+    for command, what in hints:
+        click.echo(f"  {command:{width}}  {what}")
