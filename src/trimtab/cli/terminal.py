@@ -15,7 +15,7 @@ class TerminalProgress:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True, highlight=False)
-        note = TextColumn("[dim]{task.fields[note]}", markup=True)
+        note = TextColumn("{task.fields[note]}", style="dim", markup=False)
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), note)
         self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
