@@ -3,8 +3,6 @@
 import asyncio
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from trimtab.cli.objects import connected
 from trimtab.kube import Kube, Object
@@ -12,6 +10,8 @@ from trimtab.kube.resources import SERVING_POOLS
 from trimtab.telemetry.prometheus import POOL_QUERIES, Prometheus
 
 Numbers = dict[str, dict[str, float]]
+
+_HEADINGS = ("NAMESPACE", "POOL", "READY", "DESIRED", "REPLICAS", "WAITING", "IN FLIGHT", "REQ/S", "TTFT P99")
 
 
 @click.command()
@@ -34,7 +34,7 @@ def top(namespace: str | None, prometheus: str | None) -> None:
         return pools, await _numbers(prometheus) if prometheus else {}
 
     pools, numbers = connected(work)
-    Console().print(render(pools, numbers))
+    click.echo(render(pools, numbers))
     if not prometheus:
         click.echo("live numbers need Prometheus: --prometheus URL, or $TRIMTAB_PROMETHEUS", err=True)
 
@@ -45,16 +45,13 @@ async def _numbers(url: str) -> Numbers:
     return dict(zip(POOL_QUERIES, answers, strict=True))
 
 
-def render(pools: list[Object], numbers: Numbers) -> Table:
-    """Return the table; `numbers` is by query and pool."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("NAMESPACE", "POOL", "READY", "DESIRED", "REPLICAS"):
-        table.add_column(heading)
-    for heading in ("WAITING", "IN FLIGHT", "REQ/S", "TTFT P99"):
-        table.add_column(heading, justify="right")
+def render(pools: list[Object], numbers: Numbers) -> str:
+    """Return the table, in columns as kubectl prints them; `numbers` is by query and pool."""
+    rows = [list(_HEADINGS)]
     for pool in sorted(pools, key=lambda one: (one["metadata"]["namespace"], one["metadata"]["name"])):
-        table.add_row(*_status(pool), *_live(pool, numbers))
-    return table
+        rows.append([*_status(pool), *_live(pool, numbers)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("   ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _status(pool: Object) -> list[str]:
