@@ -286,7 +286,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _pace_reading(self) -> None:
         crowded = len(self._ready) > self._front.limits.pipelined
-        if crowded != self._reading_paused and not self._closed:
+        if crowded != self._reading_paused and not self._closed and not self.transport.is_closing():
             self._reading_paused = crowded
             if crowded:
                 self.transport.pause_reading()

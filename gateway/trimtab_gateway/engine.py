@@ -110,6 +110,16 @@ class EngineConnection(asyncio.Protocol):
         self._exchange = None
         self.transport.abort()
 
+    def pause(self) -> None:
+        """Read nothing more for the time being, so that the engine has to wait."""
+        if self.usable:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.usable:
+            self.transport.resume_reading()
+
     @property
     def usable(self) -> bool:
         """Whether another request may be sent."""

@@ -233,13 +233,13 @@ class Exchange:
     def pause(self) -> None:
         """The client reads more slowly than the engine writes."""
         if self._connection is not None:
-            self._connection.transport.pause_reading()
+            self._connection.pause()
 
     def resume(self) -> None:
         """The client has caught up."""
         self._client.deadline = self._surroundings.now() + self._surroundings.limits.silence_seconds
         if self._connection is not None:
-            self._connection.transport.resume_reading()
+            self._connection.resume()
 
     def expire(self) -> None:
         """The engine has let a deadline pass."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -68,6 +69,7 @@ async def run(settings: Settings) -> None:
     """Serve until a signal comes, then drain."""
     metrics = GatewayMetrics()
     gateway = Gateway(settings.limits(), metrics, time.perf_counter)
+    asyncio.get_running_loop().set_exception_handler(partial(_note_defect, metrics))
     async with (
         _serving_metrics(settings, metrics),
         _serving_admin(settings, gateway),
@@ -81,6 +83,12 @@ async def run(settings: Settings) -> None:
         await _drain(settings, gateway, server)
         for job in jobs:
             job.cancel()
+
+
+def _note_defect(metrics: GatewayMetrics, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a callback raised; its connection is closed by the loop, all others go on."""
+    metrics.defects.inc()
+    _log.error("unexpected error", problem=context["message"], exc_info=context.get("exception"))
 
 
 async def _drain(settings: Settings, gateway: Gateway, server: asyncio.Server) -> None:
@@ -103,7 +111,7 @@ async def _tick(gateway: Gateway) -> None:
         try:
             gateway.tick()
         except Exception:  # noqa: BLE001 - the process's edge: requests must go on
-            gateway.metrics.tick_errors.inc()
+            gateway.metrics.defects.inc()
             _log.exception("tick failed")
 
 

@@ -358,9 +358,9 @@ class GatewayMetrics:
             "Changes of pools or endpoints that were ignored because they cannot be used.",
             registry=self.registry,
         )
-        self.tick_errors = Counter(
-            "trimtab_gateway_tick_errors_total",
-            "Errors in periodic work, each logged; this stays 0 unless the gateway has a defect.",
+        self.defects = Counter(
+            "trimtab_gateway_defects_total",
+            "Unexpected errors, each logged; this stays 0 unless the gateway has a defect.",
             registry=self.registry,
         )
 

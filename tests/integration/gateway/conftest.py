@@ -81,7 +81,9 @@ async def running(
         gateway = Gateway(limits, GatewayMetrics(), time.perf_counter)
         gateway.configure([a_pool(*engines, concurrency=concurrency, **changes)])
         gateway.synced = True
-        server = await asyncio.get_running_loop().create_server(gateway.connect, "127.0.0.1", 0)
+        loop, defects = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: defects.append(context))
+        server = await loop.create_server(gateway.connect, "127.0.0.1", 0)
         ticking = asyncio.create_task(_tick(gateway))
         try:
             yield Running(gateway, server.sockets[0].getsockname()[1], engines)
@@ -95,7 +97,8 @@ async def running(
             for pool in gateway.pools.values():
                 pool.close()
             await eventually(lambda: not gateway.clients)
-            # Whatever happened, nothing may be left behind.
+            # Whatever happened, nothing went wrong unseen and nothing is left behind.
+            assert defects == []
             assert gateway.exchanges == set()
             assert gateway.buffered_bytes == 0
             assert all(not pool.has_requests for pool in gateway.pools.values())
