@@ -47,9 +47,8 @@ async def _numbers(url: str) -> Numbers:
 
 def render(pools: list[Object], numbers: Numbers) -> str:
     """Return the table, in columns as kubectl prints them; `numbers` is by query and pool."""
-    rows = [list(_HEADINGS)]
-    for pool in sorted(pools, key=lambda one: (one["metadata"]["namespace"], one["metadata"]["name"])):
-        rows.append([*_status(pool), *_live(pool, numbers)])
+    ordered = sorted(pools, key=lambda one: (one["metadata"]["namespace"], one["metadata"]["name"]))
+    rows = [_HEADINGS, *((*_status(pool), *_live(pool, numbers)) for pool in ordered)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("   ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
