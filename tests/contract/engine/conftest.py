@@ -17,7 +17,7 @@ import pytest
 from tests.contract.engine.client import Engine, Facts
 
 SIMULATOR = [
-    "engine", "--model", "tiny", "--profile", "tiny", "--port", "0", "--log-format", "json", "--speed", "2",
+    "engine", "--model", "tiny", "--profile", "tiny", "--port", "0", "--log-format", "json", "--speed", "1",
     "--max-model-len", "1024", "--max-num-seqs", "4", "--block-size", "32", "--scheduling-policy", "priority",
     "--enable-prefix-caching", "--enable-request-id-headers", "--enable-prompt-tokens-details",
     "--enable-server-load-tracking", "--enable-sleep-mode",

@@ -121,7 +121,7 @@ class TestMetrics:
 class TestLoad:
     async def test_slots_queue_and_kv_cache_show(self, api: Engine) -> None:
         await api.idle()
-        calls = [asyncio.ensure_future(api.chat(tokens=700)) for _ in range(MAX_NUM_SEQS + 3)]
+        calls = [asyncio.ensure_future(api.chat(tokens=500)) for _ in range(MAX_NUM_SEQS + 3)]
         await api.until(api.running, lambda value: value == MAX_NUM_SEQS)
         await api.until(api.waiting, lambda value: value == 3)
         assert await api.metric("vllm:num_requests_waiting_by_reason", reason="capacity") == 3
@@ -156,7 +156,7 @@ class TestDisconnect:
         async with api.open_stream(900) as lines:
             await anext(lines)
             assert await api.running() == 1
-        await api.until(api.running, lambda value: value == 0, seconds=1)
+        await api.until(api.running, lambda value: value == 0, seconds=5)
 
     async def test_of_a_waiting_request_takes_it_out_of_the_queue(self, api: Engine) -> None:
         await api.idle()
@@ -164,7 +164,7 @@ class TestDisconnect:
             await api.until(api.running, lambda value: value == MAX_NUM_SEQS)
             async with api.open_stream(900):
                 await api.until(api.waiting, lambda value: value == 1)
-            await api.until(api.waiting, lambda value: value == 0, seconds=1)
+            await api.until(api.waiting, lambda value: value == 0, seconds=5)
             assert await api.running() == MAX_NUM_SEQS
         await api.idle()
 
@@ -173,7 +173,7 @@ class TestDisconnect:
         call = asyncio.ensure_future(api.chat(tokens=900))
         await api.until(api.running, lambda value: value == 1)
         call.cancel()
-        await api.until(api.running, lambda value: value == 0, seconds=1)
+        await api.until(api.running, lambda value: value == 0, seconds=5)
 
 
 class TestDevelopmentEndpoints:
