@@ -97,7 +97,7 @@ async def test_nodes_have_their_place_accelerators_and_taint(kube: Kube) -> None
     nodes = {node["metadata"]["name"]: node for node in (await kube.list(NODES)).items}
     fakes = [node for node in nodes.values() if node["metadata"]["labels"].get(keys.NODE_TYPE) == "fake"]
     assert len(fakes) == 8
-    assert {node["metadata"]["labels"][keys.RACK] for node in fakes} == {"row-1-rack-1", "row-1-rack-2"}
+    assert {node["metadata"]["labels"][keys.RACK] for node in fakes} == {"row-1-rack-0", "row-1-rack-1"}
     for node in fakes:
         assert node["status"]["allocatable"][keys.GPU_RESOURCE] == "8"
         assert keys.FAKE_TAINT in {taint["key"] for taint in node["spec"]["taints"]}

@@ -29,7 +29,7 @@ def place(index: int) -> dict[str, str]:
         keys.SITE: "site-a",
         keys.AISLE: f"aisle-{row // ROWS_PER_AISLE + 1}",
         keys.ROW: f"row-{row + 1}",
-        keys.RACK: f"row-{row + 1}-rack-{rack % RACKS_PER_ROW + 1}",
+        keys.RACK: f"row-{row + 1}-rack-{rack % RACKS_PER_ROW}",
     }
 
 

@@ -92,11 +92,11 @@ def test_prometheus_finds_process_pods_through_the_api_server() -> None:
 @pytest.mark.parametrize(
     ("index", "row", "rack", "aisle"),
     [
-        (0, "row-1", "row-1-rack-1", "aisle-1"),
-        (3, "row-1", "row-1-rack-1", "aisle-1"),
-        (4, "row-1", "row-1-rack-2", "aisle-1"),
-        (8, "row-2", "row-2-rack-1", "aisle-1"),
-        (16, "row-3", "row-3-rack-1", "aisle-2"),
+        (0, "row-1", "row-1-rack-0", "aisle-1"),
+        (3, "row-1", "row-1-rack-0", "aisle-1"),
+        (4, "row-1", "row-1-rack-1", "aisle-1"),
+        (8, "row-2", "row-2-rack-0", "aisle-1"),
+        (16, "row-3", "row-3-rack-0", "aisle-2"),
     ],
 )
 def test_a_node_has_its_place_in_the_hall(index: int, row: str, rack: str, aisle: str) -> None:

@@ -64,4 +64,6 @@ def test_workers_have_a_place_and_an_accelerator(cluster: dict[str, Any]) -> Non
     workers = [node for node in cluster["nodes"] if node["role"] == "worker"]
     wanted = {keys.SITE, keys.AISLE, keys.ROW, keys.RACK, keys.ACCELERATOR}
     assert [set(node["labels"]) for node in workers] == [wanted, wanted]
-    assert len({node["labels"][keys.ROW] for node in workers}) == 2
+    racks = {node["labels"][keys.RACK] for node in workers}
+    documents = yaml.safe_load_all((TOP / "manifests" / "samples" / "10-power.yaml").read_text())
+    assert racks == {item["metadata"]["name"] for item in documents if item["spec"]["type"] == "Rack"}
