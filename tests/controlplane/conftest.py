@@ -1,20 +1,20 @@
 """One real control plane for the whole run, a connection and a namespace for each test."""
 
+import asyncio
 import os
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support import helm
 from tests.support.existing_cluster import ExistingCluster
-from tests.support.processes import Running, running
 from trimtab.kube import Kube
 from trimtab.kube.resources import NAMESPACES
-from trimtab.local import paths, ports
+from trimtab.local import paths
 from trimtab.local.cluster import LocalCluster, Options
 
 NODES = 8
@@ -28,10 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _FOLDER in item.path.parents:
             item.add_marker(pytest.mark.controlplane)
+    # What the processes did is compared with what they may do after they have done everything.
+    items.sort(key=lambda item: item.path == _FOLDER / "test_rights.py")
 
 
 @pytest.fixture(scope="session")
@@ -66,50 +69,52 @@ async def namespace(kube: Kube) -> AsyncIterator[str]:
 
 
 @dataclass(frozen=True)
+class Deployed:
+    """A process of the chart, in its pod.
+
+    Attributes:
+        name: its Deployment.
+        ready: address that answers 200 when it is ready.
+    """
+
+    name: str
+    ready: str
+
+
+@dataclass(frozen=True)
 class Installed:
-    """Trimtab's processes, ready.
+    """Trimtab as the chart installs it: pods that are processes, with their own service accounts.
 
     Attributes:
         operator, extender, gateway: The processes.
         gateway_url: Where clients send requests.
     """
 
-    operator: Running
-    extender: Running
-    gateway: Running
-    gateway_url: str = field(default="")
+    operator: Deployed
+    extender: Deployed
+    gateway: Deployed
+    gateway_url: str
 
 
 @pytest.fixture(scope="module")
-def installed(cluster: LocalCluster | ExistingCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    """Custom resources and the three processes, as plain processes with administrator's rights."""
-    logs = tmp_path_factory.mktemp("installed")
-    kubectl(cluster, "create", "namespace", "trimtab-system", check=False)
+def installed(cluster: LocalCluster | ExistingCluster) -> Iterator[Installed]:
+    """The chart, installed with the values for a local cluster, and uninstalled after the module."""
+    asyncio.run(helm.install(cluster))
     kubectl(cluster, "apply", "--server-side", "--force-conflicts", "-f", str(_CRDS))
-    extender_port, gateway_port = cluster.ports["extender"], cluster.ports["gateway"]
-    operator_health, operator_metrics, extender_metrics, gateway_admin, gateway_metrics = ports.free(5, ())
-    with ExitStack() as stack:
+    yield Installed(
+        _deployed(cluster, "operator", 8081),
+        _deployed(cluster, "extender", 8888),
+        _deployed(cluster, "gateway", 8081),
+        f"http://127.0.0.1:{cluster.ports['gateway']}",
+    )
+    asyncio.run(helm.uninstall(cluster, "--no-hooks"))  # `test_helm.py` tries the hook
 
-        def start(name: str, ready_port: int, **settings: object) -> Running:
-            ready = f"http://127.0.0.1:{ready_port}/readyz"
-            log = logs / f"{name}.log"
-            return stack.enter_context(running(name, settings, cluster.kubeconfig, ready, log))
 
-        found = Installed(
-            start("trimtab-operator", operator_health, health_port=operator_health, metrics_port=operator_metrics),
-            start("trimtab-extender", extender_port, port=extender_port, metrics_port=extender_metrics),
-            start(
-                "trimtab-gateway",
-                gateway_admin,
-                port=gateway_port,
-                admin_port=gateway_admin,
-                metrics_port=gateway_metrics,
-            ),
-            f"http://127.0.0.1:{gateway_port}",
-        )
-        for process in (found.operator, found.extender, found.gateway):
-            process.wait_until_ready()
-        yield found
+def _deployed(cluster: LocalCluster | ExistingCluster, component: str, port: int) -> Deployed:
+    selector = f"app.kubernetes.io/name=trimtab,app.kubernetes.io/component={component}"
+    where = ("-n", helm.NAMESPACE, "-l", selector, "-o", "jsonpath={.items[0].status.podIP}")
+    address = kubectl(cluster, "get", "pods", *where)
+    return Deployed(f"trimtab-{component}", f"http://{address}:{port}/readyz")
 
 
 def kubectl(cluster: LocalCluster | ExistingCluster, *arguments: str, check: bool = True) -> str:

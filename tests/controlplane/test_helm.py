@@ -3,23 +3,23 @@
 import asyncio
 import json
 import time
-import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
+from tests.controlplane.conftest import Installed
 from tests.support import helm
 from tests.support.helm import NAMESPACE
 from tests.support.kubectl import kubectl
-from tests.support.operators import a_pool, because, condition, current, pool, ready
+from tests.support.operators import a_deployment, a_pool, because, condition, current, gone, pool, ready, seen
 from tests.support.until import until
 from trimtab.api import crd, keys
-from trimtab.kube import EventType, Kube, NotFound, Object, list_then_watch
-from trimtab.kube.resources import CRDS, DEPLOYMENTS, LEASES, NODES, PDBS, PODS, SERVICES, SERVING_POOLS
+from trimtab.kube import EventType, Kube, NotFound, Object, Resource, list_then_watch
+from trimtab.kube.resources import CRDS, DEPLOYMENTS, LEASES, NODES, PDBS, PODS, SERVICES, SERVING_POOLS, STATEFUL_SETS
 from trimtab.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.timeout(300)
@@ -30,12 +30,11 @@ LEADER_GAP_SECONDS = 5.0
 OWNED = (DEPLOYMENTS, SERVICES, PDBS)
 
 
-@pytest.fixture(scope="module")
-def release(cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """The cluster, with the chart installed for the tests of this file."""
-    asyncio.run(helm.install(cluster))
-    yield cluster
-    asyncio.run(helm.uninstall(cluster))
+@pytest.fixture
+def release(cluster: LocalCluster, installed: Installed) -> LocalCluster:
+    """The cluster on which the chart is installed."""
+    del installed
+    return cluster
 
 
 async def _pods(kube: Kube, component: str = "") -> list[Object]:
@@ -72,9 +71,7 @@ async def test_the_samples_are_served_and_placed(release: LocalCluster, kube: Ku
         for name in ("chat", "summarize"):
             await pool(kube, name, "ai", ready, seconds=60)
         body = {"model": "llama-3.1-8b", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
-        answer = await asyncio.to_thread(
-            _post, f"http://127.0.0.1:{release.ports['gateway']}/v1/chat/completions", body
-        )
+        answer = await _ask(f"http://127.0.0.1:{release.ports['gateway']}/v1/chat/completions", body)
         assert answer["usage"]["completion_tokens"] == 4
         pods = (await kube.list(PODS, "ai", label_selector=f"{keys.POOL}=summarize")).items
         racks = [(await kube.get(NODES, one["spec"]["nodeName"]))["metadata"]["labels"][keys.RACK] for one in pods]
@@ -87,10 +84,10 @@ async def test_the_samples_are_served_and_placed(release: LocalCluster, kube: Ku
         await kubectl(release, "delete", "--wait=false", "-f", str(SAMPLES))
 
 
-def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
+async def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        assert answer.status == 200, await answer.text()
+        found: dict[str, Any] = await answer.json()
         return found
 
 
@@ -121,7 +118,7 @@ async def test_an_upgrade_recreates_nothing_and_leads_on_within_seconds(
     before = await _owned(kube, live_pools)
     assert len(before) == len(OWNED) * POOLS
     leaders = asyncio.create_task(_leaders(kube))
-    gone = asyncio.create_task(_deletions(kube, live_pools))
+    deletions = asyncio.create_task(_deletions(kube, live_pools))
 
     await helm.install(release, "--set", "operator.settings.log_level=DEBUG")
 
@@ -135,9 +132,9 @@ async def test_an_upgrade_recreates_nothing_and_leads_on_within_seconds(
     await kube.merge_patch(SERVING_POOLS, "pool-007", {"spec": {"engine": {"port": 8001}}}, live_pools)
     await pool(kube, "pool-007", live_pools, current)
     assert await _owned(kube, live_pools) == before
-    gone.cancel()
+    deletions.cancel()
     with suppress(asyncio.CancelledError):
-        await gone
+        await deletions
 
 
 async def _leaders(kube: Kube) -> tuple[float, str]:
@@ -188,54 +185,54 @@ async def _restart_operator(cluster: LocalCluster) -> None:
     await kubectl(cluster, "rollout", "status", "-n", NAMESPACE, "deployment/trimtab-operator", "--timeout=60s")
 
 
+@pytest.mark.parametrize("operators", [1, 0], ids=["by the operator", "without an operator"])
 async def test_uninstalling_gives_back_what_is_held_and_leaves_pools_and_their_pods(
-    release: LocalCluster, kube: Kube, namespace: str
+    release: LocalCluster, kube: Kube, namespace: str, operators: int
 ) -> None:
-    labels = {"app": "theirs"}
-    theirs = {
-        "metadata": {"name": "theirs", "namespace": namespace},
-        "spec": {
-            "replicas": 3,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "engine", "image": "x"}], "tolerations": [{"operator": "Exists"}]},
-            },
-        },
-    }
-    await kube.create(DEPLOYMENTS, {"apiVersion": "apps/v1", "kind": "Deployment"} | theirs)
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "theirs"}
-    held = a_pool("held", namespace, targetRef=target, replicas=2, mode="Enforce", deletionPolicy="Restore")
-    await kube.create(SERVING_POOLS, held)
+    kinds = (DEPLOYMENTS, STATEFUL_SETS)
+    for kind in kinds:
+        await kube.create(kind, _theirs(kind, namespace))
+        target = {"apiVersion": kind.api_version, "kind": kind.kind, "name": "theirs"}
+        held = {"targetRef": target, "replicas": 2, "mode": "Enforce", "deletionPolicy": "Restore"}
+        await kube.create(SERVING_POOLS, a_pool(kind.plural, namespace, **held))
     await kube.create(SERVING_POOLS, a_pool("owned", namespace, replicas=0))
-    await pool(kube, "held", namespace, lambda one: keys.FINALIZER in one["metadata"].get("finalizers", []))
+    for kind in kinds:
+        await seen(kube, kind, "theirs", namespace, lambda one: one["spec"]["replicas"] == 2)
     await pool(kube, "owned", namespace, current)
     before = await _owned(kube, namespace)
+    await kubectl(release, "scale", "-n", NAMESPACE, "deployment/trimtab-operator", f"--replicas={operators}")
+    await until(lambda: _number_of_operators(kube, operators))
 
     await helm.uninstall(release)
 
     try:
-        assert await _pods(kube) == [] or await until(lambda: _no_pods(kube))
-        for name in ("held", "owned"):
+        await until(lambda: _no_pods(kube), seconds=90)
+        for name in (*(kind.plural for kind in kinds), "owned"):
             left = await kube.get(SERVING_POOLS, name, namespace)
             assert not left["metadata"].get("finalizers")
-        assert (await kube.get(DEPLOYMENTS, "theirs", namespace))["spec"]["replicas"] == 3, "as before the hold"
+        for kind in kinds:
+            assert (await kube.get(kind, "theirs", namespace))["spec"]["replicas"] == 3, "as before the hold"
         assert await _owned(kube, namespace) == before
-        await kube.delete(SERVING_POOLS, "held", namespace)
-        await until(lambda: _gone(kube, "held", namespace))
+        await kube.delete(SERVING_POOLS, "deployments", namespace)
+        await gone(kube, SERVING_POOLS, "deployments", namespace)
         with pytest.raises(NotFound):
             await kube.request("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/trimtab-release")
     finally:
         await helm.install(release)
 
 
+def _theirs(kind: Resource, namespace: str) -> Object:
+    """A workload that is not ours, with three replicas."""
+    document = a_deployment("theirs", namespace, replicas=3)
+    document["kind"] = kind.kind
+    if kind is STATEFUL_SETS:
+        document["spec"]["serviceName"] = "theirs"
+    return document
+
+
+async def _number_of_operators(kube: Kube, count: int) -> bool:
+    return len(await _pods(kube, "operator")) == count
+
+
 async def _no_pods(kube: Kube) -> bool:
     return await _pods(kube) == []
-
-
-async def _gone(kube: Kube, name: str, namespace: str) -> bool:
-    try:
-        await kube.get(SERVING_POOLS, name, namespace)
-    except NotFound:
-        return True
-    return False

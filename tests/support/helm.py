@@ -54,8 +54,8 @@ async def install(cluster: Any, *arguments: str) -> str:
     )
 
 
-async def uninstall(cluster: Any) -> str:
+async def uninstall(cluster: Any, *arguments: str) -> str:
     """Uninstall the chart, its pre-delete hook included."""
     program = await asyncio.to_thread(cluster.program, "helm")
-    arguments = ("uninstall", "trimtab", "--namespace", NAMESPACE, "--wait", "--timeout", "120s", "--ignore-not-found")
-    return await helm(program, *arguments, kubeconfig=cluster.kubeconfig)
+    command = ("uninstall", "trimtab", "--namespace", NAMESPACE, "--wait", "--timeout", "120s", "--ignore-not-found")
+    return await helm(program, *command, *arguments, kubeconfig=cluster.kubeconfig)

@@ -1,0 +1,119 @@
+"""What the chart grants against what the processes did, by the audit log: run after everything else."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from tests.support.accounts import SUFFIX
+from tests.support.helm import CHART, LOCAL, NAMESPACE, helm
+from trimtab.local.cluster import LocalCluster
+
+PROCESSES = ("trimtab-operator", "trimtab-extender", "trimtab-gateway", "trimtab-release")
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:"
+
+# Grants for what the suite does not bring about, each with the reason why it stays.
+UNSEEN: dict[tuple[str, str, str, str], str] = {}
+
+
+class Call(NamedTuple):
+    """One kind of call: who, which verb, on what."""
+
+    process: str
+    verb: str
+    group: str
+    resource: str
+
+    def __str__(self) -> str:
+        return f"{self.process}: {self.verb} {self.resource}{'.' + self.group if self.group else ''}"
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    """Yield every request in order, the rotated half of the log included; cheap for those that cannot matter."""
+    for path in (*sorted(log.parent.glob("audit-*.log")), log):
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if ACCOUNT in line or '"resource":"rolebindings"' in line or '"resource":"clusterrolebindings"' in line:
+                    yield json.loads(line)
+
+
+def _is_ours(event: dict[str, Any]) -> bool:
+    return str(event["user"]["username"]).startswith(ACCOUNT)
+
+
+def _process(event: dict[str, Any]) -> str:
+    return str(event["user"]["username"]).removeprefix(ACCOUNT).removesuffix(SUFFIX)
+
+
+def _calls(event: dict[str, Any]) -> Iterator[Call]:
+    """Yield the grants that a request needed."""
+    about = event.get("objectRef") or {}
+    if "resource" not in about:
+        return  # discovery, which everybody may do
+    resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+    call = Call(_process(event), event["verb"], about.get("apiGroup", ""), resource)
+    yield call
+    if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201:
+        yield call._replace(verb="create")  # server-side apply of something new needs both
+
+
+def _granted(documents: list[dict[str, Any]]) -> Iterator[Call]:
+    for role in documents:
+        if role["kind"] in {"Role", "ClusterRole"} and role["metadata"]["name"] in PROCESSES:
+            for rule in role["rules"]:
+                for group in rule["apiGroups"]:
+                    for resource in rule["resources"]:
+                        for verb in rule["verbs"]:
+                            yield Call(role["metadata"]["name"], verb, group, resource)
+
+
+@pytest.fixture
+async def granted(cluster: LocalCluster) -> set[Call]:
+    arguments = ("template", "trimtab", str(CHART), "--namespace", NAMESPACE, "--values", str(LOCAL))
+    rendered = await helm(cluster.program("helm"), *arguments)
+    return set(_granted([one for one in yaml.safe_load_all(rendered) if one]))
+
+
+def _whole_suite(request: pytest.FixtureRequest) -> bool:
+    """Whether every test of this folder was asked for, so that what is unused now is unused."""
+    here = Path(__file__).parent
+    wanted = {path.name for path in here.glob("test_*.py")}
+    return wanted <= {item.path.name for item in request.session.items if item.path.parent == here}
+
+
+def _refused(log: Path) -> Iterator[Call]:
+    """Yield what was refused; not after the chart was uninstalled, which takes the rights before the last process."""
+    bound: dict[str, bool] = {}
+    for event in _events(log):
+        about = event.get("objectRef") or {}
+        if about.get("resource") in {"rolebindings", "clusterrolebindings"} and event["verb"] in {"create", "delete"}:
+            bound[about.get("name", "")] = event["verb"] == "create"
+        elif _is_forbidden(event) and bound.get(_process(event), True):
+            yield from _calls(event)
+
+
+def _is_forbidden(event: dict[str, Any]) -> bool:
+    return _is_ours(event) and event.get("annotations", {}).get("authorization.k8s.io/decision") == "forbid"
+
+
+def test_no_call_was_refused(cluster: LocalCluster) -> None:
+    assert Counter(map(str, _refused(cluster.audit_log))) == {}
+
+
+def test_every_grant_is_used_and_every_use_is_granted(
+    cluster: LocalCluster, granted: set[Call], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = {call for event in _events(cluster.audit_log) if _is_ours(event) for call in _calls(event)}
+    unused = sorted(granted - used)
+    with capsys.disabled():
+        print(f"\n{len(granted)} grants, {len(used)} used; unused:", *map(str, unused), sep="\n  ")
+    assert sorted(map(str, used - granted)) == []
+    if _whole_suite(request):
+        assert sorted(map(str, set(unused) - {Call(*one) for one in UNSEEN})) == []
+        assert sorted(map(str, {Call(*one) for one in UNSEEN} - set(unused))) == [], (
+            "used after all: take it off the list"
+        )
