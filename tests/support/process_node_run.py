@@ -59,7 +59,7 @@ class ProcessNode:
 
     def children(self, uid: str = "") -> list[int]:
         """The processes of its pods, or of one pod, descendants included."""
-        return processes.marked(self.state_dir, uid)
+        return processes.marked(processes.Mark(self.state_dir, uid))
 
     def pod(self, namespace: str, name: str = "web", *, script: str = "", **fields: Any) -> dict[str, Any]:
         """A pod for this node whose main container runs a shell script; keyword arguments replace spec fields."""

@@ -98,7 +98,7 @@ def find_programs(extra: tuple[str, ...]) -> AllowList:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Premises:
     """What an agent finds at its start: the API server, programs, and the network that it has claimed."""
 
     kube: Kube
@@ -113,30 +113,30 @@ class Agent:
 
     Args:
         settings: how it is set up.
-        around: what it has found and claimed.
+        premises: what it has found and claimed.
         prober: tries probes.
     """
 
-    def __init__(self, settings: Settings, around: Surroundings, prober: Prober) -> None:
+    def __init__(self, settings: Settings, premises: Premises, prober: Prober) -> None:
         self._settings = settings
-        self._around = around
+        self._premises = premises
         self._workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._targets_dirty = asyncio.Event()
         self._services_known = asyncio.Event()
-        self._recorder = Recorder(around.kube, settings.node_name, time.time)
-        self._services = ServiceTable(settings.forwards, around.network.services(), self._backends)
+        self._recorder = Recorder(premises.kube, settings.node_name, time.time)
+        self._services = ServiceTable(settings.forwards, premises.network.services(), self._backends)
         self._host = Host(
-            kube=around.kube,
-            cluster=around.cluster,
+            kube=premises.kube,
+            cluster=premises.cluster,
             node_name=settings.node_name,
-            node_ip=around.network.node,
+            node_ip=premises.network.node,
             state_dir=settings.state_dir,
-            allowed=around.allowed,
+            allowed=premises.allowed,
             back_off=settings.back_off,
             prober=prober,
             recorder=self._recorder,
-            addresses=around.network.pods(),
+            addresses=premises.network.pods(),
             ledger=Ledger(dict(settings.capacity)),
             service_variables=self._services.variables,
             changed=self._changed,
@@ -146,12 +146,12 @@ class Agent:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run the node until `stopping` is set; afterwards no process of it is left."""
-        settings, network = self._settings, self._around.network
-        port = self._around.listener.getsockname()[1]
+        settings, network = self._settings, self._premises.network
+        port = self._premises.listener.getsockname()[1]
         facts = NodeFacts(settings.node_name, network.node, port, settings.capacity, settings.labels)
-        keeper = NodeKeeper(self._around.kube, facts, time.time)
+        keeper = NodeKeeper(self._premises.kube, facts, time.time)
         api = KubeletApi(self._find_log, time.time)
-        await api.start(self._around.listener, network.node)
+        await api.start(self._premises.listener, network.node)
         try:
             await self._serve(keeper, stopping)
         finally:
@@ -190,7 +190,7 @@ class Agent:
     async def _watch_pods(self) -> None:
         await self._services_known.wait()  # a process gets its variables once, when it starts
         selector = f"spec.nodeName={self._settings.node_name}"
-        async for event in list_then_watch(self._around.kube, PODS, field_selector=selector):
+        async for event in list_then_watch(self._premises.kube, PODS, field_selector=selector):
             match event.type:
                 case EventType.SYNCED:
                     self._drop_unknown_folders()
@@ -237,7 +237,7 @@ class Agent:
         for worker in tuple(self._workers.values()):
             worker.abandon(self._settings.stop_grace_seconds)
         await asyncio.gather(*self._running.values(), return_exceptions=True)
-        await processes.reap(self._settings.state_dir)
+        await processes.reap(processes.Mark(self._settings.state_dir))
 
     def _drop_unknown_folders(self) -> None:
         pods = self._settings.state_dir / "pods"
@@ -253,7 +253,7 @@ class Agent:
     # Services and targets
 
     async def _watch_services(self) -> None:
-        async for event in list_then_watch(self._around.kube, SERVICES):
+        async for event in list_then_watch(self._premises.kube, SERVICES):
             if event.type is EventType.SYNCED:
                 self._services_known.set()
                 continue
@@ -324,13 +324,13 @@ async def serve(settings: Settings) -> None:
     async with Kube.connect(settings.kubeconfig, field_manager=COMPONENT, connections=64) as kube:
         prober = Prober.create()
         try:
-            await Agent(settings, Surroundings(kube, cluster, allowed, network, listener), prober).run(stopping)
+            await Agent(settings, Premises(kube, cluster, allowed, network, listener), prober).run(stopping)
         finally:
             await prober.close()
 
 
 async def _reap_predecessor(state_dir: Path) -> None:
-    left = await processes.reap(state_dir)
+    left = await processes.reap(processes.Mark(state_dir))
     if left:
         _log.warning("killed what a dead process node left", processes=left)
 

@@ -36,6 +36,7 @@ class Surroundings:
         prober: tries probes and hooks.
         target: what they are tried on, at this moment.
         launch: starts the process, with its output going to a log.
+        reap: kills what the container's process left behind.
         log_path: where the log of the n-th start is.
         now: the clock, Unix seconds.
         record: takes (`Normal` or `Warning`, reason, message).
@@ -49,6 +50,7 @@ class Surroundings:
     prober: Prober
     target: Callable[[], Target]
     launch: Callable[[Container, LogFile], Awaitable[Process]]
+    reap: Callable[[], Awaitable[int]]
     log_path: Callable[[str, int], Path]
     now: Callable[[], float]
     record: Callable[[str, str, str], None]
@@ -148,6 +150,7 @@ class ContainerRunner:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+        await self._around.reap()
         return self._record_end(end, started_at)
 
     def _open_log(self) -> LogFile:

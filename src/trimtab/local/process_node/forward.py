@@ -73,6 +73,7 @@ class _Front(_Side):
         super().__init__()
         self._forwarder = forwarder
         self._early: list[bytes] = []
+        self._early_end = False
         self._connecting: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,7 +87,15 @@ class _Front(_Side):
         # uvloop starts to read after connection_made, whatever that did: what is there already comes once all the same.
         if self.other is None:
             self._early.append(data)
+            assert self.transport is not None
+            self.transport.pause_reading()
         super().data_received(data)
+
+    def eof_received(self) -> bool:
+        if self.other is None:
+            self._early_end = True
+            return True
+        return super().eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._forwarder.open_fronts.discard(self)
@@ -104,7 +113,10 @@ class _Front(_Side):
         for data in self._early:
             super().data_received(data)
         self._early.clear()
-        transport.resume_reading()
+        if self._early_end:
+            super().eof_received()
+        else:
+            transport.resume_reading()
 
 
 class Forwarder:

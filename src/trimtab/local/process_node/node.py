@@ -23,6 +23,7 @@ LEASE_SECONDS: Final = 40
 RENEW_SECONDS: Final = 10.0
 STATUS_SECONDS: Final = 240.0
 _RETRY_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,9 @@ class NodeKeeper:
         """Say that the node is not ready any more; if nobody listens, the Lease will run out."""
         self._since = self._now()
         try:
-            await self._write_status(ready=False)
-        except KubeError as error:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._write_status(ready=False)
+        except (KubeError, TimeoutError) as error:
             _log.info("node status not written at stop", node=self._facts.name, error=str(error))
 
     async def _register(self) -> None:

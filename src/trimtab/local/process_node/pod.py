@@ -311,7 +311,7 @@ class PodWorker:
             await runner.stop(self._grace_seconds if deadline is None else max(0.0, deadline - loop.time()))
 
     async def _clean_up(self) -> None:
-        await processes.reap(self._host.state_dir, self.pod.uid)
+        await processes.reap(self._mark())
         await _cancel(*self._tasks)
         self._release()
         if self._left.is_set() and self._in_api:
@@ -370,7 +370,7 @@ class PodWorker:
         by_path = self._by_path(container)
         words = [mounts.rewrite(environment.expand(word, env), by_path) for word in command_line(container)]
         env = {name: mounts.rewrite(value, by_path) for name, value in env.items()}
-        env |= processes.mark(self._host.state_dir, self.pod.uid)
+        env |= self._mark(container.name).variables()
         self._environments[container.name] = env
         program, *args = self._host.allowed.resolve(tuple(words))
         runner = self.runner(container.name)
@@ -427,6 +427,9 @@ class PodWorker:
         text = output.decode(errors="replace").strip()
         return Outcome(succeeded=end.code == 0, message="" if end.code == 0 else f"exit code {end.code}: {text}")
 
+    def _mark(self, container: str = "") -> processes.Mark:
+        return processes.Mark(self._host.state_dir, self.pod.uid, container)
+
     @property
     def _volumes(self) -> Path:
         return self.root / "volumes"
@@ -453,6 +456,7 @@ class PodWorker:
             prober=self._host.prober,
             target=lambda: Target(self._ip, view.spec, run_command),
             launch=self._launch,
+            reap=lambda: processes.reap(self._mark(name)),
             log_path=self.log_path,
             now=self._host.now,
             record=lambda type_, reason, message: self._record(type_, reason, message, name),

@@ -17,7 +17,7 @@ from trimtab.local import owned
 _log = structlog.get_logger(__name__)
 
 MARKER: Final = "TRIMTAB_PROCESS_NODE"
-"""Variable that marks every process of a node, descendants included: `<state dir>:<pod uid>`."""
+"""Variable that marks every process of a node, descendants included: `<state dir>:<pod uid>:<container>:`."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _READ_BYTES: Final = 65536
@@ -159,21 +159,30 @@ def _kill_group(pid: int) -> None:
 # What a dead predecessor left
 
 
-def mark(state_dir: Path, pod_uid: str) -> dict[str, str]:
-    """Return the variables that mark a pod's processes: as ours, and as the local cluster's if we belong to one."""
-    root = os.environ.get(owned.MARK)
-    cluster = {owned.MARK: root, owned.ROLE: "pod"} if root else {}
-    return {MARKER: f"{state_dir}:{pod_uid}"} | cluster
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What marks processes: those of a node, of one of its pods, or of one container of that pod."""
+
+    state_dir: Path
+    pod_uid: str = ""
+    container: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return the variable's value, or the start that all of them have in common."""
+        names = [name for name in (self.pod_uid, self.container) if name]
+        return ":".join([str(self.state_dir), *names, ""])
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables that mark a process: as ours, and as the local cluster's if we belong to one."""
+        root = os.environ.get(owned.MARK)
+        cluster = {owned.MARK: root, owned.ROLE: "pod"} if root else {}
+        return {MARKER: self.text} | cluster
 
 
-def marked(state_dir: Path, pod_uid: str = "") -> list[int]:
-    """Return the pids of processes, of any parent, that carry the mark of this node or of one of its pods."""
-    wanted = _wanted(state_dir, pod_uid)
-    return [pid for pid in _pids() if _carries(pid, wanted)]
-
-
-def _wanted(state_dir: Path, pod_uid: str) -> bytes:
-    return f"{MARKER}={state_dir}:{pod_uid}".encode()
+def marked(mark: Mark) -> list[int]:
+    """Return the pids of the processes, of any parent, that carry a mark."""
+    return [pid for pid in _pids() if _carries(pid, mark)]
 
 
 def _pids() -> list[int]:
@@ -181,22 +190,23 @@ def _pids() -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and int(entry) != own]  # noqa: PTH208
 
 
-def _carries(pid: int, wanted: bytes) -> bool:
+def _carries(pid: int, mark: Mark) -> bool:
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return False
+    wanted = f"{MARKER}={mark.text}".encode()
     return any(variable.startswith(wanted) for variable in environ.split(b"\0"))
 
 
-async def reap(state_dir: Path, pod_uid: str = "", *, timeout_seconds: float = 5.0) -> int:
+async def reap(mark: Mark, *, timeout_seconds: float = 5.0) -> int:
     """Kill every marked process and return how many there were, when they are gone or the time is over."""
     found: set[int] = set()
     try:
         async with asyncio.timeout(timeout_seconds):
-            while left := marked(state_dir, pod_uid):
+            while left := marked(mark):
                 for pid in left:
-                    _kill(pid, _wanted(state_dir, pod_uid))
+                    _kill(pid, mark)
                 found.update(left)
                 await asyncio.sleep(_REAP_PAUSE_SECONDS)
     except TimeoutError:
@@ -204,14 +214,14 @@ async def reap(state_dir: Path, pod_uid: str = "", *, timeout_seconds: float = 5
     return len(found)
 
 
-def _kill(pid: int, wanted: bytes) -> None:
+def _kill(pid: int, mark: Mark) -> None:
     """Kill a process if, once it is held fast, it still carries the mark: pids are used again."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if _carries(pid, wanted):
+        if _carries(pid, mark):
             signal.pidfd_send_signal(handle, signal.SIGKILL)
     except ProcessLookupError:
         return

@@ -24,9 +24,11 @@ async def _ask_all(times: int) -> list[bytes]:
     forwarder = Forwarder(address)
     assert await forwarder.serve((backend.sockets[0].getsockname(),))
     answers = []
-    for _ in range(times):
+    for number in range(times):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(b"hello\n")
+        if number % 2:
+            writer.write_eof()
         answers.append(await asyncio.wait_for(reader.read(), 5))
         writer.close()
         await writer.wait_closed()
