@@ -6,6 +6,7 @@ On a real API server, both as fresh processes with the same number of connection
   `observedGeneration` and all of its objects;
 * then its steady state (CPU, and writes per second from the API server's audit log), its memory, and how soon a
   changed spec is acted on.
+Rounds of both alternate, and the ratio is the median of the rounds' ratios, since a shared machine is never quiet.
 `--replicas 1` reports the time until every pool is Ready instead of the comparison.
 """
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pools", type=int, default=1000)
     parser.add_argument("--replicas", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the comparison; 0 leaves it out")
     parser.add_argument("--bare-worker", metavar="NAMESPACE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare_worker:
@@ -55,21 +57,27 @@ def main() -> None:
     try:
         cluster.up(Options(nodes=nodes, prometheus=False, process_node=False, disable_qps_limits=True))
         os.environ["KUBECONFIG"] = str(cluster.kubeconfig)
-        result = asyncio.run(measure(cluster, arguments.pools, arguments.replicas))
+        result = asyncio.run(measure(cluster, arguments.pools, arguments.replicas, arguments.rounds))
     finally:
         cluster.down()
     print(json.dumps(result))
 
 
-async def measure(cluster: LocalCluster, pools: int, replicas: int) -> dict[str, Any]:
+async def measure(cluster: LocalCluster, pools: int, replicas: int, rounds: int) -> dict[str, Any]:
     async with Kube.connect(cluster.kubeconfig, field_manager="benchmark", timeout_seconds=60) as kube:
         await install(cluster, kube)
         result: dict[str, Any] = {"benchmark": "operator_scale", "pools": pools, "replicas": replicas}
-        if not replicas:
-            result["bare_seconds"] = await measure_bare(kube, pools)
-        result |= await measure_operator(cluster, kube, pools, replicas)
-        if not replicas:
-            result["ratio"] = round(result["reconciled_seconds"] / result["bare_seconds"], 2)
+        bare_seconds, reconciled_seconds = [], []
+        for number in range(0 if replicas else rounds):
+            bare_seconds.append(await measure_bare(kube, f"bare-{number}", pools))
+            found = await measure_operator(cluster, kube, f"operator-{number}", pools, 0, briefly=True)
+            reconciled_seconds.append(found["reconciled_seconds"])
+            await remove(kube, f"operator-{number}")
+        result |= await measure_operator(cluster, kube, "operator", pools, replicas)
+        if bare_seconds:
+            ratios = [round(ours / floor, 2) for floor, ours in zip(bare_seconds, reconciled_seconds, strict=True)]
+            result |= {"bare_seconds": bare_seconds, "operator_seconds": reconciled_seconds}
+            result |= {"ratios": ratios, "ratio": statistics.median(ratios)}
         version = await kube.request("GET", "/version")
     return result | {
         "kubernetes": version["gitVersion"],
@@ -154,43 +162,54 @@ def a_status(generation: int) -> Object:
     return {"observedGeneration": generation, "conditions": [{"type": kind, **condition} for kind in kinds]}
 
 
-async def measure_bare(kube: Kube, pools: int) -> float:
+async def measure_bare(kube: Kube, namespace: str, pools: int) -> float:
     say(f"bare loop: {pools} pools")
-    await create_pools(kube, "bench-bare", pools, 0)
+    await create_pools(kube, namespace, pools, 0)
     began = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--bare-worker", "bench-bare")
+    process = await asyncio.create_subprocess_exec(sys.executable, __file__, "--bare-worker", namespace)
     assert await process.wait() == 0
     seconds = round(time.perf_counter() - began, 2)
     say(f"  {seconds} s")
-    await kube.delete(NAMESPACES, "bench-bare")
+    await remove(kube, namespace)
+    return seconds
+
+
+async def remove(kube: Kube, namespace: str) -> None:
+    """Delete a namespace and wait until it is gone, so that the next round starts from the same place."""
+    await kube.delete(NAMESPACES, namespace)
 
     async def gone() -> bool:
-        found = await kube.list(NAMESPACES, field_selector="metadata.name=bench-bare")
+        found = await kube.list(NAMESPACES, field_selector=f"metadata.name={namespace}")
         return not found.items
 
-    await until(gone, 600)
-    return seconds
+    await until(gone, 900)
 
 
 # The operator
 
 
-async def measure_operator(cluster: LocalCluster, kube: Kube, pools: int, replicas: int) -> dict[str, Any]:
+async def measure_operator(
+    cluster: LocalCluster, kube: Kube, namespace: str, pools: int, replicas: int, *, briefly: bool = False
+) -> dict[str, Any]:
     say(f"operator: {pools} pools with {replicas} replicas")
-    await create_pools(kube, "bench", pools, replicas)
+    await create_pools(kube, namespace, pools, replicas)
     began = time.perf_counter()
     with operator(cluster) as process:
         await until(lambda: status_writes(process, pools), 60 + pools / 5)
-        await until(lambda: all_reconciled(kube, pools), 60)
+        await until(lambda: all_reconciled(kube, namespace, pools), 60)
         result: dict[str, Any] = {"reconciled_seconds": round(time.perf_counter() - began, 2)}
+        result["reconciled_cpu_seconds"] = round(process.cpu_seconds(), 2)
+        result["reconciled_writes_per_pool"] = round(process.writes() / pools, 2)
         say(f"  reconciled after {result['reconciled_seconds']} s")
+        if briefly:
+            return result
         if replicas:
-            await until(lambda: all_ready(kube, pools), 120 + pools / 2)
+            await until(lambda: all_ready(kube, namespace, pools), 120 + pools / 2)
             result["ready_seconds"] = round(time.perf_counter() - began, 2)
             say(f"  ready after {result['ready_seconds']} s")
         await until(lambda: quiet(process), 300)
         result |= await steady(cluster, process, pools)
-        result["acted_on_p99_seconds"] = await measure_changes(kube, pools)
+        result["acted_on_p99_seconds"] = await measure_changes(kube, namespace, pools)
         result["rss_peak_mib"] = process.memory()
         return result
 
@@ -245,19 +264,19 @@ async def status_writes(process: Operator, pools: int) -> bool:
     return await asyncio.to_thread(process.metric, pattern) >= pools
 
 
-async def all_reconciled(kube: Kube, pools: int) -> bool:
-    found = (await kube.list(SERVING_POOLS, "bench")).items
+async def all_reconciled(kube: Kube, namespace: str, pools: int) -> bool:
+    found = (await kube.list(SERVING_POOLS, namespace)).items
     current = [one for one in found if one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"]]
-    owned = [await count(kube, one) for one in (DEPLOYMENTS, SERVICES, PDBS)]
+    owned = [await count(kube, namespace, one) for one in (DEPLOYMENTS, SERVICES, PDBS)]
     return len(current) == pools and owned == [pools] * len(owned)
 
 
-async def count(kube: Kube, resource: Resource) -> int:
-    return len((await kube.list(resource, "bench")).items)
+async def count(kube: Kube, namespace: str, resource: Resource) -> int:
+    return len((await kube.list(resource, namespace)).items)
 
 
-async def all_ready(kube: Kube, pools: int) -> bool:
-    found = (await kube.list(SERVING_POOLS, "bench")).items
+async def all_ready(kube: Kube, namespace: str, pools: int) -> bool:
+    found = (await kube.list(SERVING_POOLS, namespace)).items
     conditions = [one.get("status", {}).get("conditions", [{}])[0] for one in found]
     ready = sum(one.get("status") == "True" and one.get("reason") == "AllReplicasReady" for one in conditions)
     if ready < pools:
@@ -296,13 +315,13 @@ def audited(cluster: LocalCluster) -> list[dict[str, Any]]:
     return found
 
 
-async def measure_changes(kube: Kube, pools: int) -> float:
+async def measure_changes(kube: Kube, namespace: str, pools: int) -> float:
     """The time from the answer to a changed spec until the changed Service is seen, for one pool after another."""
     changed: dict[str, float] = {}
     seen: dict[str, float] = {}
 
     async def watch(ready: asyncio.Event) -> None:
-        async for event in list_then_watch(kube, SERVICES, "bench"):
+        async for event in list_then_watch(kube, SERVICES, namespace):
             if event.type is EventType.SYNCED:
                 ready.set()
             elif event.type is EventType.MODIFIED and event.object["spec"]["ports"][0]["port"] == 8001:
@@ -314,7 +333,7 @@ async def measure_changes(kube: Kube, pools: int) -> float:
     total = min(CHANGES, pools)
     for number in range(total):
         name = f"pool-{number:05d}"
-        await kube.merge_patch(SERVING_POOLS, name, {"spec": {"engine": {"port": 8001}}}, "bench")
+        await kube.merge_patch(SERVING_POOLS, name, {"spec": {"engine": {"port": 8001}}}, namespace)
         changed[name] = time.perf_counter()
         await asyncio.sleep(1 / CHANGES_PER_SECOND)
 
