@@ -151,3 +151,21 @@ async def test_a_pool_whose_engines_are_not_up_says_so(gateway: Gateway, kube: K
     await until(is_known)
     status, text = await gateway.ask(a_chat(f"{namespace}-m"))
     assert (status, json.loads(text)["error"]["code"]) == (503, "no_capacity")
+
+
+async def test_requests_go_on_while_the_api_server_restarts_and_changes_are_seen_afterwards(
+    gateway: Gateway, cluster: Any, kube: Kube, namespace: str
+) -> None:
+    model, later = f"{namespace}-m", f"{namespace}-later"
+    await kube.create(SERVING_POOLS, a_pool("chat", namespace, model, replicas=1))
+    await gateway.ready(f"{namespace}/chat", 1)
+    restarting = asyncio.create_task(asyncio.to_thread(cluster.restart, "kube-apiserver"))
+    statuses = []
+    while not restarting.done():
+        statuses.append((await gateway.ask(a_chat(model)))[0])
+    await restarting
+    assert len(statuses) > 5
+    assert set(statuses) == {200}
+    await kube.create(SERVING_POOLS, a_pool("later", namespace, later, replicas=1))
+    await gateway.ready(f"{namespace}/later", 1)
+    assert (await gateway.ask(a_chat(later)))[0] == 200
