@@ -151,6 +151,7 @@ async def _play(cluster: LocalCluster, plan: Plan, folder: Path, console: Consol
         async with asyncio.TaskGroup() as group:
             group.create_task(_replay(running, seen, narration, console))
             group.create_task(_act(running, kube, seen, narration))
+        await asyncio.sleep(act.COUNTS_SECONDS)  # the last counts come in
         for table in (pools_table(seen), placements_table(seen)):
             console.print(table)
         for line in narration:

@@ -41,7 +41,9 @@ SYSTEM = "trimtab-system"
 
 _GATEWAY_SELECTOR = "app.kubernetes.io/component=gateway"
 _METRICS_PORT = 9090
-_METRICS_SECONDS = 1.0
+COUNTS_SECONDS = 1.0
+"""How old `Seen.waiting` and `Seen.in_flight` may be."""
+
 _POLL_SECONDS = 0.2
 _HELM_SECONDS = 120
 _DEFAULT_SHARE = 0.85
@@ -296,7 +298,7 @@ async def _keep_counts(kube: Kube, seen: Seen) -> None:
                     pool = sample.labels["pool"]
                     store[pool] = store.get(pool, 0.0) + sample.value  # type: ignore[index,union-attr]
         seen.waiting, seen.in_flight = waiting, in_flight
-        await asyncio.sleep(_METRICS_SECONDS)
+        await asyncio.sleep(COUNTS_SECONDS)
 
 
 async def _gateway_addresses(kube: Kube) -> list[str]:
