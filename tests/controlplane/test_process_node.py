@@ -451,21 +451,6 @@ async def test_a_stopped_node_takes_its_processes_with_it_and_says_so(
     assert next(c for c in conditions if c["type"] == "Ready")["reason"] == "ProcessNodeStopped"
 
 
-async def test_pods_that_ask_for_it_become_scrape_targets_while_they_are_ready(
-    node: ProcessNode, kube: Kube, shop: str
-) -> None:
-    pod = node.pod(shop, container={"ports": [{"containerPort": 8000}]})
-    pod["metadata"]["annotations"] = {"prometheus.io/scrape": "true"}
-    await kube.create(PODS, pod)
-    found = await node.wait_for(kube, shop, "web", is_ready)
-    targets = node.state_dir / "prometheus-targets.json"
-
-    await until(lambda: _true(f"{found['status']['podIP']}:8000" in targets.read_text()))
-    await kube.delete(PODS, "web", shop)
-
-    await until(lambda: _true(found["status"]["podIP"] not in targets.read_text()))
-
-
 async def test_an_unknown_program_on_the_allow_list_is_named(cluster: Any, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "trimtab.cli", "process-node"),
@@ -476,3 +461,21 @@ async def test_an_unknown_program_on_the_allow_list_is_named(cluster: Any, tmp_p
 
     assert process.returncode == 1
     assert b"--allow no-such-program: no such program" in complaint
+
+
+async def test_a_second_node_on_the_same_state_is_refused_and_the_first_keeps_its_processes(
+    node: ProcessNode, cluster: Any, kube: Kube, shop: str
+) -> None:
+    await kube.create(PODS, node.pod(shop))
+    uid = (await node.wait_for(kube, shop, "web", is_ready))["metadata"]["uid"]
+    before = node.children(uid)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "trimtab.cli", "process-node"),
+        *("--kubeconfig", str(cluster.kubeconfig), "--state-dir", str(node.state_dir)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, complaint = await process.communicate()
+
+    assert process.returncode == 1
+    assert b"already serves a node from this state directory" in complaint
+    assert node.children(uid) == before

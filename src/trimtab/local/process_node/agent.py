@@ -17,7 +17,8 @@ from trimtab.api import keys
 from trimtab.kube import EventType, Kube, list_then_watch
 from trimtab.kube.client import Object
 from trimtab.kube.resources import PODS, SERVICES
-from trimtab.local.process_node import identity, processes, targets, volumes
+from trimtab.local import locks
+from trimtab.local.process_node import identity, processes, volumes
 from trimtab.local.process_node.addresses import Network, claim
 from trimtab.local.process_node.capacity import Ledger
 from trimtab.local.process_node.entrypoint import OWN_PROGRAMS, AllowList
@@ -49,7 +50,6 @@ DEFAULT_LABELS: Final = {
     keys.RACK: "row-process-rack-1",
 }
 _NETWORK_FILE: Final = "network"
-_GATHER_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,6 @@ class Agent:
         self._premises = premises
         self._workers: dict[str, PodWorker] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._targets_dirty = asyncio.Event()
         self._services_known = asyncio.Event()
         self._recorder = Recorder(premises.kube, settings.node_name, time.time)
         self._services = ServiceTable(settings.forwards, premises.network.services(), self._backends)
@@ -139,7 +138,7 @@ class Agent:
             addresses=premises.network.pods(),
             ledger=Ledger(dict(settings.capacity)),
             service_variables=self._services.variables,
-            changed=self._changed,
+            changed=self._services.changed,
             freed=self._freed,
             now=time.time,
         )
@@ -169,7 +168,6 @@ class Agent:
             self._watch_services(),
             self._services.run(),
             self._recorder.run(),
-            self._write_targets(),
         ]
         tasks = {asyncio.create_task(part) for part in parts}
         tasks.add(asyncio.create_task(_until_set(stopping)))
@@ -225,7 +223,7 @@ class Agent:
         finally:
             self._workers.pop(uid, None)
             self._running.pop(uid, None)
-            self._changed()
+            self._services.changed()
 
     def _vanished(self, obj: Object) -> None:
         worker = self._workers.get(obj["metadata"]["uid"])
@@ -248,9 +246,8 @@ class Agent:
     def _clean_up(self) -> None:
         """Remove what a stopped node has no use for; its network number stays, so that pods keep their addresses."""
         volumes.remove(self._settings.state_dir / "pods")
-        (self._settings.state_dir / targets.FILE_NAME).unlink(missing_ok=True)
 
-    # Services and targets
+    # Services
 
     async def _watch_services(self) -> None:
         async for event in list_then_watch(self._premises.kube, SERVICES):
@@ -268,27 +265,9 @@ class Agent:
         found = (worker.backend() for worker in self._workers.values())
         return [backend for backend in found if backend is not None]
 
-    def _changed(self) -> None:
-        self._services.changed()
-        self._targets_dirty.set()
-
     def _freed(self) -> None:
         for worker in tuple(self._workers.values()):
             worker.resources_freed()
-
-    async def _write_targets(self) -> None:
-        """Keep the file of scrape targets in step with the pods, for ever."""
-        path = self._settings.state_dir / targets.FILE_NAME
-        self._targets_dirty.set()
-        while True:
-            await self._targets_dirty.wait()
-            await asyncio.sleep(_GATHER_SECONDS)
-            self._targets_dirty.clear()
-            groups = targets.scrape_targets(self._backends(), self._settings.node_name)
-            try:
-                targets.write_targets(path, groups)
-            except OSError as error:
-                _log.warning("scrape targets not written", path=str(path), error=str(error))
 
     # Logs
 
@@ -319,14 +298,20 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stopping.set)
     cluster, allowed = identity.read_cluster(settings.kubeconfig), find_programs(settings.programs)
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    await _reap_predecessor(settings.state_dir)
-    network, listener = _claim_network(settings)
-    async with Kube.connect(settings.kubeconfig, field_manager=COMPONENT, connections=64) as kube:
-        prober = Prober.create()
-        try:
-            await Agent(settings, Premises(kube, cluster, allowed, network, listener), prober).run(stopping)
-        finally:
-            await prober.close()
+    with locks.locked(settings.state_dir / "lock", _refuse_second):
+        await _reap_predecessor(settings.state_dir)
+        network, listener = _claim_network(settings)
+        async with Kube.connect(settings.kubeconfig, field_manager=COMPONENT, connections=64) as kube:
+            prober = Prober.create()
+            try:
+                await Agent(settings, Premises(kube, cluster, allowed, network, listener), prober).run(stopping)
+            finally:
+                await prober.close()
+
+
+def _refuse_second(pid: str) -> None:
+    """Refuse to start beside a living node, whose processes would be taken for those of a dead one."""
+    raise Problem(f"process {pid} already serves a node from this state directory", fix="pass another --state-dir")
 
 
 async def _reap_predecessor(state_dir: Path) -> None:

@@ -142,7 +142,7 @@ class PodWorker:
             return None
         ready = is_ready(self.pod, self.view) and not self._left.is_set()
         pod = self.pod
-        return Backend(pod.namespace, pod.name, self._ip, ready, pod.labels, pod.containers, pod.annotations)
+        return Backend(pod.namespace, pod.name, self._ip, ready, pod.labels, pod.containers)
 
     def runner(self, container: str) -> ContainerRunner | None:
         """Return the runner of a container."""

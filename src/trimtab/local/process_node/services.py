@@ -49,7 +49,6 @@ class Backend:
     ready: bool
     labels: Mapping[str, str] = field(default_factory=dict)
     containers: tuple[Container, ...] = ()
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_service(obj: Mapping[str, Any]) -> Service | None:
