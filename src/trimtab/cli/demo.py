@@ -222,7 +222,7 @@ def _where_to_look(cluster: LocalCluster, folder: Path) -> None:
         (f"kubectl -n {act.NAMESPACE} get pods -o wide", "what was placed where"),
         (f"kubectl -n {act.SYSTEM} logs deploy/trimtab-operator", "what the operator saw and did"),
         (f"curl http://127.0.0.1:{cluster.ports['gateway']}/v1/models", "the gateway: OpenAI's API"),
-        (f"http://127.0.0.1:{cluster.ports['prometheus']}", "Prometheus"),
+        (f"trimtab top --prometheus http://127.0.0.1:{cluster.ports['prometheus']}", "live numbers of the pools"),
         (f"{folder / PLOT_FILE}", "the picture; the figures are beside it"),
         (f"trimtab demo --down{name}", "remove everything (or: make demo-down)"),
     )
