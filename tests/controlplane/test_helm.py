@@ -43,8 +43,7 @@ async def _pods(kube: Kube, component: str = "") -> list[Object]:
 
 
 async def test_every_pod_of_the_chart_is_a_process_under_its_own_account(release: LocalCluster, kube: Kube) -> None:
-    pods = [one for one in await _pods(kube) if "deletionTimestamp" not in one["metadata"]]
-    components = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in pods}
+    components = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one for one in await _staying(kube)}
     assert components.keys() == {"operator", "extender", "gateway"}
     for component, one in components.items():
         node = await kube.get(NODES, one["spec"]["nodeName"])
@@ -53,11 +52,17 @@ async def test_every_pod_of_the_chart_is_a_process_under_its_own_account(release
         (container,) = one["status"]["containerStatuses"]
         assert (container["ready"], container["restartCount"]) == (True, 0)
         assert one["status"]["podIP"].startswith("127.")
-        assert json.loads(_lines(await _log(release, component))[0])["message"]
+        assert json.loads(_lines(await _log(release, kube, component))[0])["message"]
 
 
-async def _log(cluster: LocalCluster, component: str) -> str:
-    return await kubectl(cluster, "logs", "-n", NAMESPACE, f"deployment/trimtab-{component}", "--tail=-1")
+async def _log(cluster: LocalCluster, kube: Kube, component: str) -> str:
+    """The log of the pod that is there to stay."""
+    (name,) = [one["metadata"]["name"] for one in await _staying(kube, component)]
+    return await kubectl(cluster, "logs", "-n", NAMESPACE, name)
+
+
+async def _staying(kube: Kube, component: str = "") -> list[Object]:
+    return [one for one in await _pods(kube, component) if "deletionTimestamp" not in one["metadata"]]
 
 
 def _lines(text: str) -> list[str]:
@@ -122,9 +127,7 @@ async def test_an_upgrade_recreates_nothing_and_leads_on_within_seconds(
 
     await helm.install(release, "--set", "operator.settings.log_level=DEBUG")
 
-    (new,) = [
-        one["metadata"]["name"] for one in await _pods(kube, "operator") if not one["metadata"].get("deletionTimestamp")
-    ]
+    (new,) = [one["metadata"]["name"] for one in await _staying(kube, "operator")]
     gap = await asyncio.wait_for(leaders, 60)
     assert gap[1] == new
     print(f"leader gap {gap[0]:.2f} s during helm upgrade --wait with {POOLS} live pools")
@@ -173,7 +176,7 @@ async def test_an_operator_refuses_to_act_on_older_definitions(
         assert condition(refusing)["status"] == "False"
         assert name in condition(refusing)["message"]
         await kube.merge_patch(SERVING_POOLS, "chat", {"spec": {"replicas": 1}}, namespace)
-        assert "refusing to act on another schema" in await _log(release, "operator")
+        assert "refusing to act on another schema" in await _log(release, kube, "operator")
     finally:
         await kube.merge_patch(CRDS, name, {"metadata": {"annotations": definition["metadata"]["annotations"]}})
     await pool(kube, "chat", namespace, lambda one: current(one) and condition(one)["reason"] != "SchemaMismatch")

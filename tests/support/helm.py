@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.support.kubectl import kubectl
+
 CHART = Path(__file__).resolve().parents[2] / "helm" / "trimtab"
 LOCAL = CHART / "values-local.yaml"
 NAMESPACE = "trimtab-system"
@@ -58,4 +60,7 @@ async def uninstall(cluster: Any, *arguments: str) -> str:
     """Uninstall the chart, its pre-delete hook included."""
     program = await asyncio.to_thread(cluster.program, "helm")
     command = ("uninstall", "trimtab", "--namespace", NAMESPACE, "--wait", "--timeout", "120s", "--ignore-not-found")
-    return await helm(program, *command, *arguments, kubeconfig=cluster.kubeconfig)
+    said = await helm(program, *command, *arguments, kubeconfig=cluster.kubeconfig)
+    # Roles go before processes do, so Leases are not given up, and the next installation would wait until they expire.
+    await kubectl(cluster, "delete", "leases", "--namespace", NAMESPACE, "--all")
+    return said
