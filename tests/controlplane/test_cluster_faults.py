@@ -227,6 +227,13 @@ def test_without_free_ports_nothing_is_started(home: Path, monkeypatch: pytest.M
     assert not home.exists()
 
 
+def test_a_home_that_kwokctl_would_put_elsewhere_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home of clusters"
+    with pytest.raises(Problem, match=r"home of clusters/clusters/one' has characters .*\nfix: .*TRIMTAB_HOME=FOLDER"):
+        LocalCluster("one", home=home).up(SMALL)
+    assert not home.exists()
+
+
 def test_a_component_that_cannot_start_is_named_with_its_last_words(home: Path, tmp_path: Path) -> None:
     """An etcd that gives up at once: everything that was started beside it is taken down again."""
     cluster = LocalCluster("one", home=home)

@@ -63,12 +63,12 @@ class Build:
             Problem: The disk is full, or nearly so.
         """
         module = self._tools / family.name
-        minutes = f"{family.build_minutes:g} min" if family.build_minutes > 1 else "less than a minute"
+        usual = f"{family.build_minutes:g} min" if family.build_minutes >= 1 else f"{family.build_minutes * 60:.0f} s"
         with locked(self._work.with_suffix(".lock"), lambda pid: progress.say(f"waiting for the build of pid {pid}")):
             self._work.mkdir(parents=True, exist_ok=True)
             self._demand_space()
             compiler = _Compiler(self._go(module, progress), module, self._environment(family), self._work)
-            progress.say(f"building {family.name} {family.version} from source: about {minutes} on two cores")
+            progress.say(f"building {family.name} {family.version} from source: about {usual} on two cores")
             started = time.monotonic()
             compiler.build(family, into, progress)
             self._delivered = True

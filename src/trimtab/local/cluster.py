@@ -6,71 +6,42 @@ the folder's path in its environment (`trimtab.local.owned`), so `down` finds al
 """
 
 import asyncio
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from trimtab.kube import Kube, KubeError, NotFound, Resource
 from trimtab.kube.resources import NODES, SERVICE_ACCOUNTS
-from trimtab.local import components, config, fakes, owned, paths, ports
+from trimtab.local import components, config, fakes, owned, paths, ports, record
 from trimtab.local.components import Component
-from trimtab.local.locks import locked
+from trimtab.local.locks import deleted_afterwards, locked
 from trimtab.local.programs import Programs
 from trimtab.local.progress import Progress, Silent
+from trimtab.local.record import Options, Record
 from trimtab.local.store import full_disk_explained
 from trimtab.model.problem import Problem
 
+__all__ = ["DEFAULT_NAME", "PROCESS_NODE", "Health", "LocalCluster", "Options", "Status"]
+
 DEFAULT_NAME: Final = "trimtab"
 PROCESS_NODE: Final = "process-0"
-PORTS: Final = (
-    "apiserver",
-    "etcd",
-    "etcd_peer",
-    "controller_manager",
-    "scheduler",
-    "kwok",
-    "prometheus",
-    "extender",
-    "gateway",
-    "process_node",
-)
 FORWARDS: Final = {"extender": "trimtab-system/trimtab-extender", "gateway": "trimtab-system/trimtab-gateway"}
 
 _PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kwokctl", "kubectl")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 _READY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a cluster is brought up.
-
-    Attributes:
-        nodes: Number of fake nodes.
-        accelerators: Their accelerators, dealt out rack by rack.
-        prometheus: Whether to run Prometheus.
-        process_node: Whether to run the node whose pods are real processes.
-        disable_qps_limits: Lift the client-side rate limits of the controllers, for tests at scale.
-    """
-
-    nodes: int = 8
-    accelerators: tuple[str, ...] = ("nvidia-h100",)
-    prometheus: bool = True
-    process_node: bool = True
-    disable_qps_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +81,6 @@ class Status:
     def well(self) -> bool:
         """Whether every component is well."""
         return bool(self.components) and not any(health.problem for health in self.components)
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What `cluster.json` says."""
-
-    ports: dict[str, int]
-    options: Options
-    programs: dict[str, str] = field(default_factory=dict)
 
 
 class LocalCluster:
@@ -175,7 +137,7 @@ class LocalCluster:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The cluster's ports on 127.0.0.1 by the names in `PORTS`.
+        """The cluster's ports on 127.0.0.1 by the names in `record.PORTS`.
 
         Raises:
             Problem: The cluster is not up.
@@ -259,14 +221,14 @@ class LocalCluster:
         Raises:
             Problem: The cluster is not up.
         """
-        record = self._record()
+        chosen = self._record()
         found = components.from_kwokctl(self._kwok)
         if not found:
             raise Problem(f"cluster {self.name} never came up completely", fix=self._command("up"))
-        if record.options.prometheus:
-            found.append(self._prometheus(record))
-        if record.options.process_node:
-            found.append(self._process_node(record))
+        if chosen.options.prometheus:
+            found.append(self._prometheus(chosen))
+        if chosen.options.process_node:
+            found.append(self._process_node(chosen))
         return found
 
     @property
@@ -291,20 +253,18 @@ class LocalCluster:
         busy = f"waiting for pid {{}}, which works on cluster {self.name}"
         with locked(lock, lambda pid: self._progress.say(busy.format(pid))):
             try:
-                with _deleted_afterwards(lock):
+                with deleted_afterwards(lock):
                     yield
             finally:
                 _delete_empty(lock.parent, self._home)
 
-    def _record(self) -> _Record:
+    def _record(self) -> Record:
         try:
-            content = json.loads((self.root / "cluster.json").read_text())
-            options = {**content["options"], "accelerators": tuple(content["options"]["accelerators"])}
-            return _Record(content["ports"], Options(**options), content["programs"])
+            return record.read(self.root)
         except FileNotFoundError as error:
             raise Problem(f"there is no cluster {self.name}", fix=self._command("up")) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise Problem(f"{self.root / 'cluster.json'} is damaged", fix=self._command("down")) from error
+        except record.Damaged as damaged:
+            raise Problem(f"{damaged} is damaged", fix=self._command("down")) from damaged
 
     def _is_up_with(self, options: Options) -> bool:
         """Whether the cluster is up and well.
@@ -313,7 +273,7 @@ class LocalCluster:
             Problem: It is, but with other options.
         """
         try:
-            record, status = self._record(), self.status()
+            before, status = self._record().options, self.status()
         except Problem as problem:
             self._progress.say(f"{problem.what}: starting afresh")
             return False
@@ -321,9 +281,9 @@ class LocalCluster:
             wrong = ", ".join(f"{health.component} {health.problem}" for health in status.components if health.problem)
             self._progress.say(f"an earlier cluster {self.name} is not well ({wrong}): starting afresh")
             return False
-        if record.options != options:
+        if before != options:
             fix = f"`{self._command('down')}` first, or give the new one another --name"
-            raise Problem(f"cluster {self.name} is already up with {record.options}", fix=fix)
+            raise Problem(f"cluster {self.name} is already up with {before}", fix=fix)
         self._progress.say(f"cluster {self.name} is already up")
         return True
 
@@ -341,10 +301,11 @@ class LocalCluster:
 
     def _bring_up(self, options: Options) -> None:
         wanted = [*_PROGRAMS, *(["prometheus"] if options.prometheus else [])]
+        _demand_plain(self.root, "TRIMTAB_HOME")
         programs = self._sources().ensure(wanted)
+        _demand_plain(programs["kwokctl"], "TRIMTAB_CACHE or TRIMTAB_ASSETS")
         self.root.mkdir(parents=True)
-        record = self._reserve(options, programs)
-        self._write_configuration(record, programs)
+        self._write_configuration(record.write(self.root, options, programs, self.kubeconfig), programs)
         self._step("control plane", lambda: self._create_control_plane(programs["kwokctl"]))
         for component in self.components()[len(components.from_kwokctl(self._kwok)) :]:
             component.start(self.root)
@@ -357,38 +318,13 @@ class LocalCluster:
         do()
         self._progress.say(f"{what}: ready after {time.monotonic() - started:.1f} s")
 
-    def _reserve(self, options: Options, programs: Mapping[str, Path]) -> _Record:
-        """Choose ports that are free and that no other cluster of this home has, and write them down."""
-        lock = self.root.with_name("ports.lock")
-        with locked(lock, lambda _: None), _deleted_afterwards(lock):
-            taken = {port for name in self.names(self._home) for port in self._ports_of(name)}
-            named = os.environ.get("TRIMTAB_PORTS")
-            within = ports.port_range(named) if named else ports.DEFAULT_RANGE
-            found = ports.free(len(PORTS), taken, within, first_choice=zlib.crc32(str(self.root).encode()))
-            chosen = dict(zip(PORTS, found, strict=True))
-            content = {
-                "name": self.name,
-                "kubeconfig": str(self.kubeconfig),
-                "ports": chosen,
-                "options": asdict(options),
-                "programs": {name: str(path) for name, path in programs.items()},
-            }
-            (self.root / "cluster.json").write_text(config.record(content))
-        return self._record()
-
-    def _ports_of(self, name: str) -> list[int]:
-        try:
-            return list(json.loads((self.root.with_name(name) / "cluster.json").read_text())["ports"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            return []
-
-    def _write_configuration(self, record: _Record, programs: Mapping[str, Path]) -> None:
-        (self.root / "scheduler.yaml").write_text(config.scheduler(record.ports["extender"]))
+    def _write_configuration(self, chosen: Record, programs: Mapping[str, Path]) -> None:
+        (self.root / "scheduler.yaml").write_text(config.scheduler(chosen.ports["extender"]))
         (self.root / "audit-policy.yaml").write_text(config.AUDIT_POLICY)
-        limits = record.options.disable_qps_limits
-        text = config.kwokctl(record.ports, programs, self.root, disable_qps_limits=limits)
+        limits = chosen.options.disable_qps_limits
+        text = config.kwokctl(chosen.ports, programs, self.root, disable_qps_limits=limits)
         (self.root / "kwokctl.yaml").write_text(text)
-        prometheus = config.prometheus(record.ports, self.kubeconfig, self._kwok / "pki")
+        prometheus = config.prometheus(chosen.ports, self.kubeconfig, self._kwok / "pki")
         (self.root / "prometheus.yaml").write_text(prometheus)
 
     def _create_control_plane(self, kwokctl: Path) -> None:
@@ -492,9 +428,8 @@ class LocalCluster:
         found = ports.listeners(process.pid for process in owned.processes(self.root))
         open_ones = sorted({f"{item.address}:{item.port}" for item in found if not ports.is_loopback(item.address)})
         if open_ones:
-            raise Problem(
-                f"a component listens on {', '.join(open_ones)}, which other machines reach", fix="report this"
-            )
+            what = f"a component listens on {', '.join(open_ones)}, which other machines reach"
+            raise Problem(what, fix="report this as a defect of Trimtab; nothing is left running")
 
     def _health(self, component: Component, running: list[owned.Process]) -> Health:
         process = next(filter(component.runs_as, running), None)
@@ -511,10 +446,10 @@ class LocalCluster:
         async with Kube.connect(self.kubeconfig, timeout_seconds=5) as kube:
             return [_is_ready(node) for node in (await kube.list(NODES)).items]
 
-    def _prometheus(self, record: _Record) -> Component:
-        address = f"127.0.0.1:{record.ports['prometheus']}"
+    def _prometheus(self, chosen: Record) -> Component:
+        address = f"127.0.0.1:{chosen.ports['prometheus']}"
         argv = (
-            record.programs["prometheus"],
+            chosen.programs["prometheus"],
             f"--config.file={self.root / 'prometheus.yaml'}",
             f"--storage.tsdb.path={self.root / 'prometheus'}",
             "--storage.tsdb.retention.size=1GB",
@@ -522,15 +457,15 @@ class LocalCluster:
         )
         return Component("prometheus", argv, self._kwok / "logs" / "prometheus.log", f"http://{address}/-/ready")
 
-    def _process_node(self, record: _Record) -> Component:
-        forwards = [f"--forward={service}=127.0.0.1:{record.ports[port]}" for port, service in FORWARDS.items()]
+    def _process_node(self, chosen: Record) -> Component:
+        forwards = [f"--forward={service}=127.0.0.1:{chosen.ports[port]}" for port, service in FORWARDS.items()]
         argv = (
             sys.executable,
             *("-m", "trimtab.cli", "process-node"),
             f"--kubeconfig={self.kubeconfig}",
             f"--node-name={PROCESS_NODE}",
             f"--state-dir={self.root / 'process-node'}",
-            f"--kubelet-port={record.ports['process_node']}",
+            f"--kubelet-port={chosen.ports['process_node']}",
             *forwards,
         )
         return Component("process-node", argv, self._kwok / "logs" / "process-node.log")
@@ -544,12 +479,15 @@ def _ended(process: "subprocess.Popen[bytes]", *, within_seconds: float) -> bool
     return True
 
 
-@contextmanager
-def _deleted_afterwards(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def _demand_plain(path: Path, setting: str) -> None:
+    """Refuse paths that kwokctl, which takes them for parts of an address, would put elsewhere.
+
+    Raises:
+        Problem: The path has a space or something else that addresses write as %XX.
+    """
+    if quote(str(path), safe="/$&+:=@~") != str(path):
+        fix = f"name a folder of plain letters, digits, - and _: {setting}=FOLDER"
+        raise Problem(f"{str(path)!r} has characters that kwokctl cannot deal with", fix=fix)
 
 
 def _delete_empty(*folders: Path) -> None:

@@ -1,6 +1,5 @@
 """The files that a local cluster's components read, as text."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -122,11 +121,6 @@ def prometheus(ports: Mapping[str, int], kubeconfig: Path, credentials: Path) ->
     ]
     config = {"global": {"scrape_interval": "5s", "scrape_timeout": "4s"}, "scrape_configs": jobs}
     return yaml.safe_dump(config, sort_keys=False)
-
-
-def record(content: Mapping[str, Any]) -> str:
-    """`cluster.json`: what the cluster was started with, for whoever wants to reach it."""
-    return json.dumps(content, indent=2) + "\n"
 
 
 def _scheduler_file() -> Path:

@@ -24,6 +24,15 @@ def locked(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         file.truncate(0)
 
 
+@contextmanager
+def deleted_afterwards(path: Path) -> Iterator[None]:
+    """Delete a lock file that is held; its last user leaves nothing behind."""
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _held(path: Path, waiting: Callable[[str], None]) -> IO[str]:
     """Open and lock the file that is at `path`, however often it is replaced meanwhile."""
     while True:

@@ -4,7 +4,7 @@ The first that has a program wins. The first two are only looked at; the others 
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,8 @@ class Programs:
         Raises:
             Problem: One is not ours, or no source has it.
         """
+        names = list(names)
+        self._announce({_family(name).name: _family(name) for name in names if not self._locate(name)}.values())
         located = {name: self._locate(name) or self._fetch(name) for name in names}
         for source in self._sources:
             source.tidy(self._progress)
@@ -97,6 +99,15 @@ class Programs:
         """Hash every cached program; one line for each entry that is damaged and will be replaced on next use."""
         kept = [family for family in FAMILIES if self._store.entry(family).exists()]
         return [f"{family.name}: {fault}" for family in kept for fault in self._store.faults(family, thorough=True)]
+
+    def _announce(self, missing: Collection[Family]) -> None:
+        if missing:
+            which = ", ".join(family.name for family in missing)
+            minutes = sum(family.build_minutes for family in missing)
+            building = (
+                f"a build from source about {minutes:.0f} minutes on two cores" if minutes >= 1 else "a build less"
+            )
+            self._progress.say(f"not here yet: {which}. A download takes about a minute, {building}")
 
     def _locate(self, name: str) -> Path | None:
         found = self.found(name)

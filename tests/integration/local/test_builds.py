@@ -89,7 +89,7 @@ def test_the_build_is_announced_and_shown(workshop: Workshop) -> None:
     workshop.install_go()
     watcher = Watcher()
     workshop.build().deliver(FAMILY, workshop.into, watcher)
-    assert "building etcd v3.7.3 from source: about less than a minute on two cores" in watcher.said
+    assert "building etcd v3.7.3 from source: about 30 s on two cores" in watcher.said
     done = [move[1] for move in watcher.moves]
     assert done == sorted(done), "a bar never goes back"
     assert watcher.moves[0] == ("build etcd", 1, 3, "example.com/a")

@@ -8,7 +8,7 @@ import yaml
 
 from trimtab.api import keys
 from trimtab.local import config, fakes, paths
-from trimtab.local.cluster import PORTS
+from trimtab.local.record import PORTS
 
 PORT = {name: 21000 + index for index, name in enumerate(PORTS)}
 PROGRAMS = {

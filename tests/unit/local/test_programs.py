@@ -83,7 +83,19 @@ def test_the_cache_comes_before_the_sources(tmp_path: Path) -> None:
 def test_sources_are_tried_in_order_and_each_failure_is_told(tmp_path: Path) -> None:
     release, build, watcher = Shelf("release", "no way out"), Shelf("build"), Watcher()
     assert programs(tmp_path, release, build, watcher=watcher).path("etcd").read_text() == "build"
-    assert watcher.said == ["etcd v3.7.3: no release (no way out)"]
+    assert watcher.said == [
+        "not here yet: etcd. A download takes about a minute, a build less",
+        "etcd v3.7.3: no release (no way out)",
+    ]
+
+
+def test_what_is_missing_is_announced_once_with_the_time_it_takes(tmp_path: Path) -> None:
+    watcher = Watcher()
+    known = programs(tmp_path, Shelf("release"), watcher=watcher)
+    known.ensure(["kube-apiserver", "kubectl", "etcd"])
+    known.ensure(["kube-apiserver", "kubectl", "etcd"])
+    announced = "not here yet: kubernetes, etcd. A download takes about a minute, a build from source about 6 minutes"
+    assert watcher.said == [f"{announced} on two cores"]
 
 
 def test_when_no_source_has_it_every_reason_is_named(tmp_path: Path) -> None:
@@ -98,7 +110,7 @@ def test_a_damaged_program_is_found_told_and_replaced(tmp_path: Path) -> None:
     path.write_text("#")
     watcher, release = Watcher(), Shelf("release")
     assert programs(tmp_path, release, watcher=watcher).path("etcd").read_text() == "release"
-    assert watcher.said == ["cached etcd is damaged (etcd: 1 bytes instead of 7): replacing it"]
+    assert watcher.said[-1] == "cached etcd is damaged (etcd: 1 bytes instead of 7): replacing it"
     assert release.asked == ["etcd"]
 
 
