@@ -118,6 +118,11 @@ class Upstream:
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
+    async def stop_listening(self) -> None:
+        """Refuse new connections; those that are open stay."""
+        assert self._server is not None
+        self._server.close()
+
     async def stop(self) -> None:
         """Close the listener and every connection, as a killed process does."""
         if self._server is None:

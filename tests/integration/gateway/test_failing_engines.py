@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.gateway.conftest import CHAT, LEVELS, STREAM, Start, eventually
-from tests.support.upstream import Call, answer, stream
+from tests.support.upstream import Behavior, Call, answer, stream
 from trimtab_gateway.limits import Limits
 
 CAPTURED_BUSY = (
@@ -202,20 +202,39 @@ async def test_generated_text_that_looks_like_an_error_is_none(start: Start) -> 
     assert running.outcomes() == {"ok": 1}
 
 
-async def test_a_busy_engine_is_an_error_but_no_reason_to_avoid_it(start: Start) -> None:
-    async def busy(call: Call) -> None:
-        if call.number % 2:
-            await call.events()
-            await call.chunk(CAPTURED_BUSY)
-            await call.end()
-        else:
-            await call.json(b'{"error":{"code":503}}', "503 Service Unavailable")
+async def busy_in_stream(call: Call) -> None:
+    await call.events()
+    await call.chunk(CAPTURED_BUSY)
+    await call.end()
 
-    running = await start(busy)
+
+async def busy_plainly(call: Call) -> None:
+    await call.json(b'{"error":{"code":503}}', "503 Service Unavailable")
+
+
+@pytest.mark.parametrize("behavior", [busy_in_stream, busy_plainly])
+async def test_a_busy_engine_is_an_error_but_no_reason_to_avoid_it(start: Start, behavior: Behavior) -> None:
+    running = await start(behavior)
     for _ in range(8):
         await running.ask(STREAM)
     assert running.outcomes() == {"error": 8}
     assert running.value("trimtab_gateway_endpoint_ejections_total", pool="chat") == 0
+
+
+async def test_a_request_that_may_have_killed_its_engine_is_not_given_to_another_one(start: Start) -> None:
+    running = await start(answer, answer)
+    victim = min(running.engines, key=lambda engine: engine.address)
+    other = max(running.engines, key=lambda engine: engine.address)
+    assert (await running.ask(CHAT)).status == 200
+
+    async def falls(call: Call) -> None:
+        await victim.stop_listening()
+        call.writer.close()
+
+    victim.behavior = falls
+    got = await running.ask(CHAT)
+    assert (got.status, got.code) == (502, "upstream_unreachable")
+    assert (len(victim.requests), len(other.requests)) == (2, 0)
 
 
 async def test_an_engine_that_answers_500_to_everything_is_ejected(start: Start) -> None:
