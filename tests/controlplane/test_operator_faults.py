@@ -36,6 +36,7 @@ from tests.support.until import until
 from trimtab.api import keys
 from trimtab.kube import Kube, KubeError
 from trimtab.kube.resources import CRDS, DEPLOYMENTS, NAMESPACES, PDBS, SERVICES, SERVING_POOLS
+from trimtab.local import owned
 
 FOLDER = Path(__file__).parents[2] / "crds"
 POOLS = 40
@@ -122,12 +123,13 @@ async def _scaled(kube: Kube, name: str, namespace: str, count: int) -> bool:
     return True
 
 
-def _kill_and_restart(cluster: Any, component: str) -> None:
+def _kill_and_restart(cluster: Any, name: str) -> None:
     """Kill one component, as a crash would, and have the launcher bring it back."""
-    pids = [one.pid for one in cluster.processes(component)] if hasattr(cluster, "processes") else []
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    cluster.restart(component)
+    (component,) = [one for one in cluster.components() if one.name == name]
+    for process in owned.processes(cluster.root):
+        if component.runs_as(process):
+            os.kill(process.pid, signal.SIGKILL)
+    cluster.restart(name)
 
 
 async def test_an_operator_killed_in_the_middle_leaves_nothing_twice_and_nothing_out(
