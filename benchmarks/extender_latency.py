@@ -159,11 +159,18 @@ def measure(size: int, port: int, calls: int, rounds: int) -> dict[str, Any]:
         for round_number in range(rounds):
             for name, took in one_round(extender, floor, questions, calls, round_number).items():
                 collected.setdefault(name, []).append(figures(took))
-        return {name: middle(found) for name, found in collected.items()}
+        found: dict[str, Any] = {name: middle(found) for name, found in collected.items()}
+        return found | {"rss_mb": resident_mb(workers[0].pid)}
     finally:
         for worker in workers:
             worker.terminate()
             worker.join()
+
+
+def resident_mb(pid: int | None) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return round(int(line.split()[1]) / 1024, 1)
 
 
 def one_round(
@@ -196,7 +203,8 @@ def main() -> None:
     options = parser.parse_args()
     found = {str(size): measure(size, options.port, options.calls, options.rounds) for size in SIZES}
     for size, verbs in found.items():
-        for verb, each in verbs.items():
+        for verb in ("filter", "prioritize", "floor"):
+            each = verbs[verb]
             print(f"{size:>5} names {verb:<11} p50 {each['p50_ms']:7.3f} ms   p99 {each['p99_ms']:7.3f} ms")
     versions = {name: version(name) for name in ("trimtab", "fastapi", "starlette", "uvicorn", "uvloop", "orjson")}
     print(

@@ -101,6 +101,7 @@ EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
                     "ports": [{"containerPort": 8888}],
                     "livenessProbe": {
                         "httpGet": {"path": "/livez", "port": 8888},
+                        "initialDelaySeconds": 5,
                         "periodSeconds": 4,
                         "timeoutSeconds": 1,
                         "failureThreshold": 2,
@@ -137,15 +138,6 @@ class Bindings:
 
         await until(enough, seconds=seconds)
         return sorted(self.times.values())[count - 1]
-
-    async def quiet(self, *, seconds: float) -> float:
-        """Wait until no pod has been bound for some time, which ends the news of what happened before; return when."""
-
-        async def is_quiet() -> bool:
-            return time.monotonic() - max(self.times.values()) >= seconds
-
-        await until(is_quiet)
-        return max(self.times.values())
 
     def rate(self, begin: float, end: float) -> float:
         """Pods per second bound between two times."""
@@ -198,7 +190,7 @@ async def test_a_killed_extender_stops_nobody_and_its_successor_charges_everybod
         after = bindings.rate(begun, await bindings.reach(400))
         await charged(successor, hall.row("a"), 40_000)
     print(f"\nkilled: pods/s before {before:.0f}, without extender {during:.0f}, with its successor {after:.0f}")
-    assert during > before / 4  # refused connections cost nothing
+    assert during > 10  # refused connections cost nothing, two time-outs would leave 2.5
 
 
 async def test_a_stopped_extender_slows_the_scheduler_to_two_time_outs_per_pod(
@@ -213,7 +205,8 @@ async def test_a_stopped_extender_slows_the_scheduler_to_two_time_outs_per_pod(
     creating = asyncio.create_task(hall.pods("during", 200, watts=100, requests=OPT_IN))
     await bindings.reach(130)
     extender.process.process.send_signal(signal.SIGSTOP)
-    stopped = await bindings.quiet(seconds=0.3)
+    await asyncio.sleep(3)  # for the news of what was bound before
+    stopped = time.monotonic()
     during = bindings.rate(stopped, await bindings.reach(len(bindings.times) + 10))
     extender.process.process.send_signal(signal.SIGCONT)
     await creating
@@ -222,14 +215,14 @@ async def test_a_stopped_extender_slows_the_scheduler_to_two_time_outs_per_pod(
     print(f"\nstopped: pods/s before {before:.0f}, while stopped {during:.1f}, after {after:.0f}")
     await charged(extender, hall.row("a"), 30_000)
     assert 1.5 < during < 3.5
-    assert after > 10 * during
+    assert after > 3 * during
 
 
 async def test_one_replica_is_active_and_a_clean_exit_hands_over_at_once(
     hall: Hall, extender: Extender, cluster: LocalCluster, tmp_path: Path, kube: Kube
 ) -> None:
     del hall
-    (standby_port,) = ports.free(1, ())
+    (standby_port,) = ports.free(1, (cluster.ports["extender"],))
     with ExitStack() as stack:
         standby = stack.enter_context(
             start_extender(cluster, tmp_path / "standby.log", port=standby_port, wait=False, identity="standby")
@@ -291,7 +284,7 @@ async def test_a_stopped_extender_on_the_process_node_is_replaced(
     async def replaced() -> bool:
         pod = await kube.get(PODS, POD, SYSTEM)
         (container,) = pod["status"]["containerStatuses"]
-        return container["restartCount"] == 1 and container["ready"]
+        return container["restartCount"] >= 1 and container["ready"]
 
     await until(replaced)
     took = time.monotonic() - stopped

@@ -77,7 +77,7 @@ def start_extender(
     """Run an extender, where the cluster's scheduler looks for it unless `port` says otherwise."""
     prepare(cluster)
     port = port or cluster.ports["extender"]
-    (metrics_port,) = ports.free(1, ())
+    (metrics_port,) = ports.free(1, (port,))
     chosen = {"port": port, "metrics_port": metrics_port, "tick_seconds": 0.2, "drain_seconds": 1} | settings
     with running("trimtab-extender", chosen, cluster.kubeconfig, f"http://127.0.0.1:{port}/readyz", log) as process:
         if wait:
