@@ -120,6 +120,7 @@ def _lines(summary: Summary) -> list[str]:
     lines.append(f"client lag: {_pair(summary.lag.p50, summary.lag.p99)}, largest {seconds_text(summary.lag.largest)}")
     if summary.cached_fraction > 0:
         lines.append(f"prefix cache: {summary.cached_fraction:.1%} of prompt tokens")
+    lines += [f"{count} x {error}" for error, count in summary.errors]
     return lines + [f"warning: {warning}" for warning in summary.warnings]
 
 

@@ -57,6 +57,7 @@ def summary_fields(summary: Summary, about: Mapping[str, Any]) -> dict[str, Any]
         "cachedPromptTokensFraction": summary.cached_fraction,
         "total": _level_fields(summary.total),
         "levels": [_level_fields(level) for level in summary.levels],
+        "errors": [{"error": error, "count": count} for error, count in summary.errors],
         "warnings": list(summary.warnings),
     }
     plain: dict[str, Any] = _without_nan(record)

@@ -14,6 +14,7 @@ from trimtab.workload.request import percentile
 _LAG_SHARE_OF_TARGET = 0.1
 _LAG_BOUND_SECONDS = 0.05
 _TOKEN_SLACK = 0.05
+_SHOWN_ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Summary:
         gap_p50: median time between two pieces of an answer, in reported seconds.
         gap_p99: 99th percentile of the same.
         cached_fraction: the part of prompt tokens that the server took from its prefix cache; NaN if it counted none.
+        errors: the most frequent errors, each with how often it came.
         warnings: what makes the figures less than they seem, one sentence each.
     """
 
@@ -93,6 +95,7 @@ class Summary:
     gap_p50: float
     gap_p99: float
     cached_fraction: float
+    errors: tuple[tuple[str, int], ...]
     warnings: tuple[str, ...]
 
 
@@ -133,6 +136,7 @@ def summarize(
         gap_p50=gaps.percentile(50),
         gap_p99=gaps.percentile(99),
         cached_fraction=sum(record.cached_tokens for record in records) / prompt_tokens if prompt_tokens else math.nan,
+        errors=_frequent_errors(records),
         warnings=tuple(_warnings(records, levels, lag)),
     )
 
@@ -159,6 +163,11 @@ def _rate(amount: float, seconds: float) -> float:
 
 def _output(records: Iterable[RequestRecord], outcome: Outcome) -> int:
     return sum(record.output_tokens for record in records if record.outcome is outcome)
+
+
+def _frequent_errors(records: Iterable[RequestRecord]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(f"{record.outcome}: {record.error}" for record in records if record.error)
+    return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_SHOWN_ERRORS])
 
 
 def _warnings(records: Sequence[RequestRecord], levels: Sequence[ServiceLevel], lag: Spread) -> Iterable[str]:

@@ -129,6 +129,44 @@ async def test_ready_pool_is_returned(sample: ServingPool) -> None:
     assert found.spec.models[0].name == "llama-3.1-8b"
 
 
+class Programs(LocalCluster):
+    """A cluster whose programs are a shell script that notes how it was called."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        super().__init__("fake", home=folder)
+        self.script = folder / "program"
+        self.script.write_text(f"#!/bin/sh\n{script}\n")
+        self.script.chmod(0o755)
+
+    def program(self, name: str) -> Path:
+        assert name in {"helm", "kubectl"}
+        return self.script
+
+
+class TestInstall:
+    def test_helm_is_told_chart_values_and_cluster(self, tmp_path: Path) -> None:
+        cluster = Programs(tmp_path, f'echo "$@" > {tmp_path}/args; env | grep -E "KUBE|HELM" > {tmp_path}/env')
+        act.install(cluster, act.find_checkout())
+        called = (tmp_path / "args").read_text()
+        assert called.startswith("upgrade --install trimtab /")
+        assert "-n trimtab-system --create-namespace" in called
+        assert "values-local.yaml --wait --timeout 120s" in called
+        told = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+        assert told["KUBECONFIG"] == str(cluster.kubeconfig)
+        # Nothing of Helm's lands outside the cluster's own folder, which goes with the cluster.
+        assert all(told[f"HELM_{kind}_HOME"].startswith(str(cluster.root)) for kind in ("CACHE", "CONFIG", "DATA"))
+
+    def test_samples_are_applied(self, tmp_path: Path) -> None:
+        act.apply_samples(Programs(tmp_path, f'echo "$@" > {tmp_path}/args'), act.find_checkout())
+        assert (tmp_path / "args").read_text().strip().endswith("manifests/samples")
+
+    def test_what_a_failing_program_said_last_is_shown(self, tmp_path: Path) -> None:
+        cluster = Programs(tmp_path, "for n in 1 2 3 4 5 6 7; do echo line $n >&2; done; exit 1")
+        with pytest.raises(Problem, match="`helm upgrade` failed: line 3\nline 4\nline 5\nline 6\nline 7") as caught:
+            act.install(cluster, act.find_checkout())
+        assert "trimtab cluster status --name fake" in caught.value.fix
+
+
 class TestRemove:
     def test_only_own_files_are_deleted(self, tmp_path: Path) -> None:
         for name in ("replay.png", "requests.csv", "diary.txt"):

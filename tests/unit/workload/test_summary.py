@@ -99,6 +99,12 @@ def test_no_request_at_all_is_a_summary_too() -> None:
     json.dumps(record, allow_nan=False)
 
 
+def test_the_most_frequent_errors_are_kept() -> None:
+    lost = replace(GOOD, outcome=Outcome.ERROR, met=False)
+    records = [replace(lost, error=text) for text in ["d", *"bb", *"aaa", "c", ""]]
+    assert sum_up(*records).errors == (("error: a", 3), ("error: b", 2), ("error: c", 1))
+
+
 def test_csv_has_every_request_in_the_order_of_the_trace(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     write_requests(path, [replace(GOOD, number=1, ttft_seconds=None, error='say "no",\nplease'), GOOD])
