@@ -1,6 +1,7 @@
 """Entry point of the gateway."""
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -77,6 +78,8 @@ async def run(settings: Settings) -> None:
     ):
         jobs = [group.create_task(_tick(gateway)), group.create_task(_follow(settings, gateway))]
         listener = _listen(settings.address, settings.port)
+        gc.collect()
+        gc.freeze()  # what start-up left behind lives for ever: looking at it again would stop requests
         server = await asyncio.get_running_loop().create_server(gateway.connect, sock=listener, backlog=_BACKLOG)
         _log.info("listening", address=settings.address, port=settings.port, admin_port=settings.admin_port)
         await _signal()

@@ -324,3 +324,21 @@ async def test_many_clients_at_once_each_get_their_own_answer(start: Start) -> N
     assert [answer.body for answer in answers] == bodies
     assert all(engine.most_busy <= 8 for engine in running.engines)
     assert all(len(engine.requests) > 20 for engine in running.engines)
+
+
+async def test_an_answer_that_begins_while_the_gateway_drains_ends_its_connection(start: Start) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(call: Call) -> None:
+        await go_on.wait()
+        await call.json()
+
+    running = await start(waits)
+    async with running.connect() as client:
+        await client.ask(CHAT)
+        await running.engines[0].arrived.wait()
+        running.gateway.start_draining()
+        go_on.set()
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.closed() == b""
