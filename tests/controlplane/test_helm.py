@@ -19,7 +19,19 @@ from tests.support.operators import a_deployment, a_pool, because, condition, cu
 from tests.support.until import until
 from trimtab.api import crd, keys
 from trimtab.kube import EventType, Kube, NotFound, Object, Resource, list_then_watch
-from trimtab.kube.resources import CRDS, DEPLOYMENTS, LEASES, NODES, PDBS, PODS, SERVICES, SERVING_POOLS, STATEFUL_SETS
+from trimtab.kube.resources import (
+    CRDS,
+    DEPLOYMENTS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PDBS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    SERVING_POOLS,
+    STATEFUL_SETS,
+)
 from trimtab.local.cluster import LocalCluster
 
 pytestmark = pytest.mark.timeout(300)
@@ -67,6 +79,39 @@ async def _staying(kube: Kube, component: str = "") -> list[Object]:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("{")]
+
+
+async def test_the_pods_keep_the_restricted_pod_security_standard(
+    release: LocalCluster, kube: Kube, namespace: str
+) -> None:
+    await kube.merge_patch(
+        NAMESPACES, namespace, {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    )
+    arguments = ("template", "trimtab", str(helm.CHART), "--set", "scheduler.mode=Deployment,scheduler.image=scheduler")
+    rendered = await helm.helm(release.program("helm"), *arguments)
+    templates = {
+        one["metadata"]["name"]: one["spec"]["template"]
+        for one in yaml.safe_load_all(rendered)
+        if one and one["kind"] in {"Deployment", "Job"}
+    }
+    assert len(templates) == 5
+    await until(lambda: _has_account(kube, namespace))
+    for name, template in templates.items():
+        spec = template["spec"] | {"serviceAccountName": "default"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+        await kube.create(PODS, pod, dry_run=True)
+
+
+async def _has_account(kube: Kube, namespace: str) -> bool:
+    return any(one["metadata"]["name"] == "default" for one in (await kube.list(SERVICE_ACCOUNTS, namespace)).items)
+
+
+async def test_the_rendered_manifest_is_accepted_as_it_is(release: LocalCluster) -> None:
+    """The same objects without Helm; a dry run, since Helm's own are there."""
+    manifest = helm.CHART.parents[1] / "manifests" / "install.yaml"
+    arguments = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", str(manifest))
+    said = await kubectl(release, *arguments)
+    assert said.count("serverside-applied") == len(list(yaml.safe_load_all(manifest.read_text(encoding="utf-8"))))
 
 
 async def test_the_samples_are_served_and_placed(release: LocalCluster, kube: Kube) -> None:

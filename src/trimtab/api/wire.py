@@ -248,8 +248,15 @@ class CustomObject(Ruled):
         Raises:
             pydantic.ValidationError: names each field that is wrong, with the reason.
         """
-        body = dict(document) | {"metadata": {"name": "", **_known(document.get("metadata", {}))}}
+        body = _without_nulls(document) | {"metadata": {"name": "", **_known(document.get("metadata", {}))}}
         return cls.model_validate(body, extra="forbid", by_alias=True, by_name=False)
+
+
+def _without_nulls(node: Any) -> Any:
+    """Drop what is null, as the API server does: it means absent."""
+    if isinstance(node, Mapping):
+        return {key: _without_nulls(value) for key, value in node.items() if value is not None}
+    return [_without_nulls(item) for item in node] if isinstance(node, list) else node
 
 
 def _known(metadata: Mapping[str, Any]) -> dict[str, Any]:
