@@ -144,19 +144,41 @@ async def test_the_audit_log_says_who_did_what_to_which_subresource(
 
 
 async def test_prometheus_scrapes_the_control_plane(cluster: LocalCluster) -> None:
-    address = f"http://127.0.0.1:{cluster.ports['prometheus']}/api/v1/targets?state=active"
-
-    def up() -> set[str]:
-        with urllib.request.urlopen(address, timeout=5) as answer:
-            targets = json.load(answer)["data"]["activeTargets"]
-        return {target["labels"]["job"] for target in targets if target["health"] == "up"}
-
     wanted = {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "prometheus"}
 
     async def all_up() -> bool:
-        return wanted <= await asyncio.to_thread(up)
+        return wanted <= {labels["job"] for labels in await asyncio.to_thread(scraped, cluster)}
 
     assert await until(all_up)
+
+
+async def test_prometheus_scrapes_an_engine_that_is_a_process_pod(
+    cluster: LocalCluster, kube: Kube, namespace: str
+) -> None:
+    pod = a_pod("engine", tolerations=[{"key": keys.PROCESS_TAINT, "operator": "Exists"}])
+    pod["metadata"]["labels"] = {keys.RUN_AS: "process", keys.POOL: "chat"}
+    pod["spec"]["nodeSelector"] = {keys.NODE_TYPE: "process"}
+    command = ["trimtab", "engine", "--model", "llama-3.1-8b"]
+    address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    port = {"name": "http", "containerPort": 8000}
+    pod["spec"]["containers"] = [
+        {"name": "engine", "image": "none", "command": command, "env": [address], "ports": [port]}
+    ]
+    await run(kube, namespace, pod)
+    wanted = {"job": "engines", "namespace": namespace, "pod": "engine", "pool": "chat"}
+
+    async def up() -> bool:
+        return any(wanted.items() <= labels.items() for labels in await asyncio.to_thread(scraped, cluster))
+
+    assert await until(up, seconds=60)
+
+
+def scraped(cluster: LocalCluster) -> list[dict[str, str]]:
+    """Labels of the targets that Prometheus can reach."""
+    address = f"http://127.0.0.1:{cluster.ports['prometheus']}/api/v1/targets?state=active"
+    with urllib.request.urlopen(address, timeout=5) as answer:
+        targets = json.load(answer)["data"]["activeTargets"]
+    return [target["labels"] for target in targets if target["health"] == "up"]
 
 
 def test_bringing_it_up_again_changes_nothing(cluster: LocalCluster) -> None:

@@ -77,6 +77,8 @@ def describe(error: Exception) -> str | None:
     """Two lines for an error that a person can act on, None for a defect of ours that needs its traceback."""
     if isinstance(error, Problem):
         return str(error)
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}: {error.filename}\nfix: see whose it is with `ls -ld`, or name another folder"
     from trimtab.kube import errors as kube  # noqa: PLC0415 - importing the client takes longer than most commands
 
     if isinstance(error, kube.Unavailable):

@@ -304,7 +304,7 @@ class LocalCluster:
         _demand_plain(self.root, "TRIMTAB_HOME")
         programs = self._sources().ensure(wanted)
         _demand_plain(programs["kwokctl"], "TRIMTAB_CACHE or TRIMTAB_ASSETS")
-        self.root.mkdir(parents=True)
+        self.root.mkdir(mode=0o700, parents=True)  # an administrator's key is in it
         self._write_configuration(record.write(self.root, options, programs, self.kubeconfig), programs)
         self._step("control plane", lambda: self._create_control_plane(programs["kwokctl"]))
         for component in self.components()[len(components.from_kwokctl(self._kwok)) :]:

@@ -80,6 +80,11 @@ def test_success_is_zero(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     [
         (Problem("no disk", fix="buy one"), 1, "error: no disk\nfix: buy one\n"),
         (Problem("no disk"), 1, "error: no disk\n"),
+        (
+            PermissionError(13, "Permission denied", "/x"),
+            1,
+            "Permission denied: /x\nfix: see whose it is with `ls -ld`, or name another folder\n",
+        ),
         (click.UsageError("--x is wrong"), 2, "Error: --x is wrong\n"),
         (click.Abort(), 130, "interrupted\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
