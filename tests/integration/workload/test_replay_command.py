@@ -142,6 +142,19 @@ async def test_malformed_trace_names_file_row_and_field(tmp_path: Path) -> None:
     assert "t.csv, row 2, ContextTokens: 0 tokens; a request has at least 1" in err
 
 
+async def test_full_disk_loses_the_files_and_not_the_figures(server: OpenAIServer, tmp_path: Path) -> None:
+    """The table is printed before anything is written."""
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "requests.csv").symlink_to("/dev/full")
+    code, out, err = await replay(
+        *("--url", server.url, "--duration", "5s", "--speed", "50", "--out", "o"), folder=tmp_path
+    )
+    assert code == 1
+    assert "outcomes: " in out
+    assert "cannot write to o: No space left on device" in err
+    assert "fix: free some space, or pass --out with another folder" in err
+
+
 async def test_wrong_model_says_which_there_are(server: OpenAIServer, tmp_path: Path) -> None:
     code, _, err = await replay("--url", server.url, "--model", "llama", folder=tmp_path)
     assert code == 1
