@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
+from trimtab.actuate.nudge import carry_nudges
 from trimtab.kube import Kube, KubeError
 from trimtab.kube.election import Election, LeadershipLost
 from trimtab.kube.resources import SERVING_POOLS
@@ -35,6 +36,7 @@ _SYNC_POLL_SECONDS = 0.05
 _START_RETRY_SECONDS = 1.0
 _LEASE_SECONDS = 3.0  # to finish what has begun and give the Lease back
 _KOPF_SECONDS = 5.0
+_NUDGE_RETRY_SECONDS = 10.0
 
 
 def main() -> None:
@@ -127,6 +129,7 @@ async def _lead(runtime: Runtime, stop: asyncio.Event, ending: "list[asyncio.Tas
     workers = [
         asyncio.create_task(_loop(runtime).run(), name="reconcile loop"),
         asyncio.create_task(keep_stock(runtime), name="audit"),
+        asyncio.create_task(_carry_nudges(runtime), name="nudges"),
     ]
     if runtime.refusal.reason is not None:
         workers.append(asyncio.create_task(await_schema(runtime), name="schema"))
@@ -142,6 +145,16 @@ async def _lead(runtime: Runtime, stop: asyncio.Event, ending: "list[asyncio.Tas
         for task in (*workers, stopping):
             task.cancel()
         await asyncio.gather(*workers, stopping, return_exceptions=True)
+
+
+async def _carry_nudges(runtime: Runtime) -> None:
+    """Wake rejected pods when the extender asks for it, for ever; pools do not wait for a role that lacks this."""
+    while True:
+        try:
+            await carry_nudges(runtime.kube, runtime.settings.namespace)
+        except KubeError as error:
+            _log.warning("nudges not carried", error=error.message)
+            await runtime.clock.sleep(_NUDGE_RETRY_SECONDS)
 
 
 async def _prepare(runtime: Runtime) -> None:

@@ -31,6 +31,8 @@ from trimtab.kube import Kube, Object
 from trimtab.kube.resources import (
     DEPLOYMENTS,
     HPAS,
+    LEASES,
+    NODES,
     PDBS,
     POWER_DOMAINS,
     SERVICES,
@@ -390,6 +392,16 @@ async def test_kinds_without_a_reconciler_say_so(kube: Kube, namespace: str) -> 
         found = await seen(kube, resource, namespace, None, current)
         assert (condition(found)["status"], condition(found)["reason"]) == ("Unknown", "NotYetImplemented")
         await kube.delete(resource, namespace)
+
+
+async def test_the_extenders_wish_to_wake_pods_reaches_a_node(kube: Kube, namespace: str) -> None:
+    node = (await kube.list(NODES)).items[0]["metadata"]["name"]
+    wish = {keys.PLACEMENT_NODE: node, keys.PLACEMENT_EPOCH: namespace}
+    lease = {"metadata": {"name": keys.PLACEMENT_LEASE, "namespace": operators.LEASE_NAMESPACE, "annotations": wish}}
+    await kube.apply(LEASES, lease, force=True)
+    await seen(
+        kube, NODES, node, None, lambda one: one["metadata"]["annotations"].get(keys.PLACEMENT_EPOCH) == namespace
+    )
 
 
 def an_autoscaler(namespace: str, scaled: Object) -> Object:
