@@ -21,7 +21,7 @@ from trimtab.local.process_node.environment import ConfigError, Facts
 from trimtab.local.process_node.events import Occurrence, Recorder
 from trimtab.local.process_node.logs import LogFile
 from trimtab.local.process_node.prober import Outcome, Prober, Target
-from trimtab.local.process_node.resize import Judged, ResizeVerdict, must_restart, pod_requests
+from trimtab.local.process_node.resize import Judged, ResizeVerdict, must_restart, pod_requests, with_allocated
 from trimtab.local.process_node.restarts import BackOff
 from trimtab.local.process_node.services import Backend
 from trimtab.local.process_node.spec import SERVICE_ACCOUNT_PATH, Container, Pod, TokenFile
@@ -35,6 +35,7 @@ from trimtab.local.process_node.status import (
     phase,
     pod_status,
     recover,
+    started_at,
 )
 
 _log = structlog.get_logger(__name__)
@@ -100,7 +101,7 @@ class PodWorker:
         self.root = host.state_dir / "pods" / pod.uid
         self._host = host
         self._ip = ""
-        self._started_at = now
+        self._started_at = started_at(pod.status, now)
         self._prepared = False
         self._resize: Judged | None = None
         self._refusal: Refusal | None = None
@@ -218,7 +219,7 @@ class PodWorker:
             await self._left.wait()
             await self._stop_containers()
             if self._prepared:
-                await living
+                await asyncio.wait({living})
         finally:
             await _cancel(living, *background)
             await self._clean_up()
@@ -226,18 +227,28 @@ class PodWorker:
     async def _live_or_leave(self, living: asyncio.Task[None]) -> None:
         """Return when the pod has ended by itself, when its time is over, or when it is being deleted."""
         leaving = asyncio.create_task(self._left.wait())
-        limit = self.pod.active_deadline_seconds
+        limit = self._seconds_left()
         done, _ = await asyncio.wait({living, leaving}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         await _cancel(leaving)
         if not done:
-            words = "Pod was active on the node longer than the specified deadline"
-            self._refusal = Refusal("DeadlineExceeded", words)
-            await self._stop_containers()
-        if living.done():
-            living.result()
+            await self._fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+        elif living.done() and (defect := living.exception()):
+            _log.error("pod worker failed", pod=self.pod.key, exc_info=defect)
+            await self._fail("ProcessNodeError", f"The process node failed, see its log: {defect!r}")
         if phase(self.pod, self.view) in {"Succeeded", "Failed"}:
             self._release()
         self._changed()
+
+    def _seconds_left(self) -> float | None:
+        """Return how long the pod may still run; None is for ever."""
+        limit = self.pod.active_deadline_seconds
+        return None if limit is None else max(0.0, self._started_at + limit - self._host.now())
+
+    async def _fail(self, reason: str, message: str) -> None:
+        """Let the pod as a whole fail, and end its processes."""
+        self._refusal = Refusal(reason, message)
+        self._record("Warning", reason, message)
+        await self._stop_containers()
 
     async def _live(self) -> None:
         if not self._admitted():
@@ -261,7 +272,8 @@ class PodWorker:
             self._record("Warning", "CommandNotAllowed", why)
             self._changed()
             return False
-        lacking = self._host.ledger.admit(self.pod.uid, pod_requests(self.pod))
+        given = {runner.spec.name: runner.spec for runner in self._mains}
+        lacking = self._host.ledger.admit(self.pod.uid, pod_requests(with_allocated(self.pod, given)))
         if lacking is not None:
             self._refusal = Refusal(f"OutOf{lacking}", f"Pod was rejected: Node didn't have enough resource: {lacking}")
             self._record("Warning", self._refusal.reason, self._refusal.message)
@@ -269,6 +281,7 @@ class PodWorker:
         if self.pod.unhonored:
             fields = ", ".join(self.pod.unhonored)
             self._record("Warning", "FieldsNotHonored", f"A process node cannot honor: {fields}")
+        self.reconsider()
         return True
 
     async def _prepare(self) -> None:

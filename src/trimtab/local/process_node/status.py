@@ -310,6 +310,11 @@ def _state(state: State, container_id: str) -> dict[str, Any]:
 # What a restarted node finds
 
 
+def started_at(status: Mapping[str, Any], now: float) -> float:
+    """Return when the pod was first taken by its node: as its status says, or now."""
+    return _seconds(status.get("startTime")) or now
+
+
 def _seconds(text: str | None) -> float:
     return datetime.fromisoformat(text).timestamp() if text else 0.0
 
@@ -327,18 +332,27 @@ def parse_terminated(obj: Mapping[str, Any]) -> Terminated:
 
 
 def recover(spec: Container, statuses: Iterable[Mapping[str, Any]], now: float) -> ContainerView:
-    """Return a container as the API server last knew it. One that ran then has died with the node that ran it."""
+    """Return a container as the API server last knew it, with the resources that it had been given.
+
+    One that ran then has died with the node that ran it.
+    """
     known = next((status for status in statuses if status.get("name") == spec.name), None)
     if known is None:
         return ContainerView(spec)
     state, last = known.get("state") or {}, (known.get("lastState") or {}).get("terminated")
     view = ContainerView(
-        spec,
+        _with_resources(spec, known.get("resources")),
         last=parse_terminated(last) if last else None,
         restarts=known.get("restartCount", 0),
         container_id=known.get("containerID", ""),
     )
     return _recovered(view, state, now)
+
+
+def _with_resources(spec: Container, given: Mapping[str, Any] | None) -> Container:
+    if given is None:
+        return spec
+    return replace(spec, requests=given.get("requests") or {}, limits=given.get("limits") or {})
 
 
 def _recovered(view: ContainerView, state: Mapping[str, Any], now: float) -> ContainerView:

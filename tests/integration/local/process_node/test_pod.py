@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ class Stage:
     async def running(self, script: str = "exec sleep 1000", **spec: Any) -> AsyncIterator[PodWorker]:
         """Run a pod until the block ends, and see that nothing of it is left."""
         main = a_container(command=["sh", "-c", script]) | spec.pop("container", {})
-        worker = PodWorker(parse_pod(a_pod_object(containers=[main], **spec)), self.host)
+        status = spec.pop("status", {})
+        obj = a_pod_object(containers=[main], **spec) | {"status": status}
+        worker = PodWorker(parse_pod(obj), self.host)
         task = asyncio.create_task(worker.run())
         try:
             yield worker
@@ -300,3 +303,46 @@ async def test_a_readiness_gate_of_another_controller_opens_the_pod(stage: Stage
 
 def _with_reason(status: dict[str, Any]) -> list[dict[str, Any]]:
     return [condition for condition in status["conditions"] if "reason" in condition]
+
+
+def _before(**resources: Any) -> dict[str, Any]:
+    """The status of a pod that ran for ten minutes under a node that has died."""
+    running = {"running": {"startedAt": "2027-01-15T07:50:00Z"}}
+    main = {"name": "main", "state": running, "restartCount": 1, "resources": resources}
+    return {"startTime": "2027-01-15T07:50:00Z", "podIP": "127.20.7.7", "containerStatuses": [main]}
+
+
+async def test_a_pod_of_a_dead_node_goes_on_with_its_address_start_and_count(stage: Stage) -> None:
+    async with stage.running(status=_before()):
+        status = await stage.reached(is_ready)
+
+    assert (status["podIP"], status["startTime"]) == ("127.20.7.7", "2027-01-15T07:50:00Z")
+    assert status["containerStatuses"][0]["restartCount"] == 2
+
+
+async def test_the_time_under_a_dead_node_counts_against_the_deadline(stage: Stage) -> None:
+    async with stage.running(status=_before(), activeDeadlineSeconds=600):
+        status = await stage.reached(lambda status: status["phase"] == "Failed")
+
+    assert status["reason"] == "DeadlineExceeded"
+
+
+async def test_a_resize_that_waited_when_the_node_died_waits_again(stage: Stage) -> None:
+    stage.host.ledger.admit("other", {"cpu": Decimal(3)})
+    async with stage.running(status=_before(requests={"cpu": "1"}), container=_asking("2")):
+        status = await stage.reached(is_ready)
+
+    assert [c["reason"] for c in status["conditions"] if c["type"] == "PodResizePending"] == ["Deferred"]
+    assert status["containerStatuses"][0]["resources"] == {"requests": {"cpu": "1"}}
+
+
+async def test_a_defect_of_ours_fails_the_pod_and_says_so(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> dict[str, str]:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(pod_module.environment, "variables", broken)
+    async with stage.running():
+        status = await stage.reached(lambda status: status["phase"] == "Failed")
+
+    assert status["reason"] == "ProcessNodeError"
+    assert "nobody thought of this" in status["message"]
