@@ -16,6 +16,7 @@ from tests.support import helm
 from tests.support.helm import NAMESPACE
 from tests.support.kubectl import kubectl
 from tests.support.operators import a_deployment, a_pool, because, condition, current, gone, pool, ready, seen
+from tests.support.placement import Hall
 from tests.support.until import until
 from trimtab.api import crd, keys
 from trimtab.kube import EventType, Kube, NotFound, Object, Resource, list_then_watch
@@ -139,6 +140,27 @@ async def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         assert answer.status == 200, await answer.text()
         found: dict[str, Any] = await answer.json()
         return found
+
+
+async def test_a_raised_limit_wakes_rejected_pods(installed: Installed, kube: Kube, namespace: str) -> None:
+    """The extender, which may not write nodes, asks the operator, which may."""
+    hall = Hall(kube, namespace)
+    try:
+        await hall.build("a")
+        await hall.limit("a", 1000)
+        await until(lambda: _usable(installed, hall.row("a"), 1000))
+        await hall.pods("p", 2, watts=700)
+        assert (await hall.decided(2))["a"] == 1
+        await hall.limit("a", 10_000)
+        assert (await hall.bound(2, seconds=30))["a"] == 2
+    finally:
+        await hall.tear_down()
+
+
+async def _usable(installed: Installed, domain: str, watts: int) -> bool:
+    url = installed.extender.ready.replace("/readyz", "/v1/state")
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return any((one["name"], one["usable_watts"]) == (domain, watts) for one in (await answer.json())["domains"])
 
 
 @pytest.fixture
