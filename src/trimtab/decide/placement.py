@@ -91,9 +91,9 @@ def score(ledger: Ledger, pod: PodFacts, nodes: Sequence[str], at: float) -> lis
     """
     ledger.settle(at)
     demand = ledger.demand(pod)
-    places = ledger.places
-    scores = {place: _score(ledger, place, demand, pod.uid) for place in set(map(places.get, nodes))}
-    return [scores[places.get(node)] for node in nodes]
+    standing = list(map(ledger.places.get, nodes))
+    scores = {place: _score(ledger, place, demand, pod.uid) for place in set(standing)}
+    return list(map(scores.__getitem__, standing))
 
 
 def fits(place: Place, watts: int) -> bool:

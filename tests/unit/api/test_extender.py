@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimtab.api import keys
 from trimtab.api.extender import WireError, filter_error, filter_result, host_priorities, read_args
@@ -86,3 +88,9 @@ def test_the_shipped_scheduler_configuration_sends_what_the_extender_expects() -
     assert extender["ignorable"]
     assert extender["httpTimeout"] == "200ms"
     assert extender["weight"] > 0
+
+
+@given(st.lists(st.tuples(st.text(), st.integers(0, 10))))
+def test_priorities_are_json_whatever_the_names_are(pairs: list[tuple[str, int]]) -> None:
+    names, scores = [name for name, _ in pairs], [score for _, score in pairs]
+    assert json.loads(host_priorities(names, scores)) == [{"Host": name, "Score": score} for name, score in pairs]
