@@ -14,6 +14,7 @@ import uvloop
 from rich.console import Console
 from rich.live import Live
 
+from trimtab.api.serving_pool import ServingPool
 from trimtab.cli.demo_view import demo_view, placements_table, pools_table
 from trimtab.cli.replay_output import allow_many_connections, finish, make_folder
 from trimtab.cli.replay_view import status_line
@@ -36,6 +37,7 @@ _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 10.0
 _LOG_WIDTH = 160
 _RETRY_SECONDS = 0.25
+_DRAIN_SECONDS = 120.0
 # What a person would try, and when, as parts of the trace.
 _SCALE_AT, _SCALE_TO = 0.35, 3
 _DELETE_AT = 0.7
@@ -122,42 +124,57 @@ def _set_up(cluster: LocalCluster, checkout: act.Checkout, progress: TerminalPro
 
 
 async def _play(cluster: LocalCluster, plan: Plan, folder: Path, console: Console) -> None:
-    """Wait for the pool, replay through the gateway while showing the cluster, and sum up."""
+    """Wait for the pools, replay through the gateway while showing the cluster, and sum up."""
     work = asyncio.current_task()
     assert work is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
     url = f"http://127.0.0.1:{cluster.ports['gateway']}"
+    narration: list[str] = []
     async with Kube.connect(cluster.kubeconfig) as kube, act.watching(kube) as seen:
         started = time.monotonic()
-        pool = await act.wait_until_ready(seen, f"{act.NAMESPACE}/{act.POOL}", patience_seconds=_READY_SECONDS)
-        client = Client(parse_target(url))
-        model = await _served(client, pool.spec.models[0].name)
-        console.print(f"pool {act.POOL} ready, gateway at {url}: {time.monotonic() - started:.1f} s")
-        engine_speed = act.engine_speed(pool)
-        settings = ReplaySettings(
-            model=model,
-            speed=plan.speed or engine_speed,
-            time_scale=engine_speed,
-            levels=act.service_levels(pool),
-            drain_seconds=120.0,
-        )
-        running = Replay(plan.trace, client, settings)
-        console.print(
-            f"replaying {plan.trace.duration_seconds:.0f} s of {plan.trace.name} ({len(plan.trace.requests)} requests) "
-            f"in {plan.trace.duration_seconds / settings.speed:.0f} s; all times below are those of the engines, which "
-            f"simulate at {engine_speed:g} x\n"
-        )
-        narration: list[str] = []
+        pool = await _ready_pools(seen)
+        running = await _prepare(plan, pool, Client(parse_target(url)))
+        console.print(f"pools ready, gateway at {url}: {time.monotonic() - started:.1f} s")
+        _announce(running, console)
         async with asyncio.TaskGroup() as group:
             group.create_task(_replay(running, seen, narration, console))
             group.create_task(_act(running, kube, seen, narration))
         await asyncio.sleep(act.COUNTS_SECONDS)  # the last counts come in
         for table in (pools_table(seen), placements_table(seen)):
             console.print(table)
-        for line in narration:
-            console.print(line)
+    for line in narration:
+        console.print(line)
     console.print()
     finish(running, folder, console, url=url, complete=True, as_json=False)
+
+
+async def _ready_pools(seen: act.Seen) -> ServingPool:
+    """Wait for every pool of the samples; returns the one that answers."""
+    answering = await act.wait_until_ready(seen, f"{act.NAMESPACE}/{act.POOL}", patience_seconds=_READY_SECONDS)
+    for name in sorted(seen.pools):
+        await act.wait_until_ready(seen, name, patience_seconds=_READY_SECONDS)
+    return answering
+
+
+async def _prepare(plan: Plan, pool: ServingPool, client: Client) -> Replay:
+    engine_speed = act.engine_speed(pool)
+    settings = ReplaySettings(
+        model=await _served(client, pool.spec.models[0].name),
+        speed=plan.speed or engine_speed,
+        time_scale=engine_speed,
+        levels=act.service_levels(pool),
+        drain_seconds=_DRAIN_SECONDS,
+    )
+    return Replay(plan.trace, client, settings)
+
+
+def _announce(running: Replay, console: Console) -> None:
+    trace, settings = running.trace, running.settings
+    console.print(
+        f"replaying {trace.duration_seconds:.0f} s of {trace.name} ({len(trace.requests)} requests) in "
+        f"{trace.duration_seconds / settings.speed:.0f} s; all times below are those of the engines, which simulate at "
+        f"{settings.time_scale:g} x\n"
+    )
 
 
 async def _served(client: Client, model: str) -> str:
