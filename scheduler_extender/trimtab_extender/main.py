@@ -24,6 +24,11 @@ from trimtab_extender.world import WATCHED
 _log = structlog.get_logger(__name__)
 
 
+# Longer than the 90 s after which the scheduler closes an idle connection: were we first, a question could meet the
+# closing connection, fail, and be skipped.
+_KEEP_ALIVE_SECONDS = 300
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signals to us: readiness has to fail some time before it stops."""
 
@@ -74,7 +79,13 @@ def server(runtime: Runtime) -> uvicorn.Server:
     """Return the HTTP server of a runtime, not yet serving."""
     return _Server(
         uvicorn.Config(
-            create_app(runtime), loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
+            create_app(runtime),
+            loop="none",
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
     )
 

@@ -116,7 +116,7 @@ class Ledger:
         self._in_pool: defaultdict[PoolKey, set[str]] = defaultdict(set)
         self._holds: dict[str, _Hold] = {}  # oldest first
         self._books: dict[str, Book] = {}
-        self._shared: dict[tuple[str, tuple[str, ...]], Place] = {}
+        self._shared: dict[tuple[str, frozenset[str]], Place] = {}
         self._redraw = False
         self._next_change = inf
         self.places: dict[str, Place] = {}
@@ -309,11 +309,11 @@ class Ledger:
     def _put(self, name: str) -> None:
         """Find a node's place."""
         node = self._nodes[name]
-        domains = self._enclosing(node.domains)
-        key = (node.accelerator, domains)
+        key = (node.accelerator, node.domains)
         place = self._shared.get(key)
         if place is None:
-            place = self._shared[key] = Place(node.accelerator, tuple(self._books[domain] for domain in domains))
+            books = tuple(self._books[domain] for domain in self._enclosing(node.domains))
+            place = self._shared[key] = Place(node.accelerator, books)
         self.places[name] = place
 
     def _enclosing(self, direct: Iterable[str]) -> tuple[str, ...]:

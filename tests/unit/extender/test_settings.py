@@ -28,7 +28,14 @@ def test_outside_of_a_pod_only_loopback_is_listened_on(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("port", "abc"), ("port", "0"), ("metrics_port", "65536"), ("hold_seconds", "0"), ("tick_seconds", "never")],
+    [
+        ("port", "abc"),
+        ("port", "0"),
+        ("metrics_port", "65536"),
+        ("hold_seconds", "0"),
+        ("tick_seconds", "never"),
+        ("log_level", "LOUD"),
+    ],
 )
 def test_a_bad_value_names_the_option_and_the_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     variable = f"TRIMTAB_EXTENDER_{name.upper()}"
