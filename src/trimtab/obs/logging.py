@@ -7,7 +7,7 @@ from typing import TextIO
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 class LogFormat(StrEnum):
@@ -65,12 +65,19 @@ def configure(log_format: LogFormat = LogFormat.AUTO, level: str = "INFO", strea
     )
 
 
+def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put first what people read first, and drop the copy of the message that uvicorn colors for terminals."""
+    event.pop("color_message", None)
+    return {key: event.pop(key) for key in ("time", "level", "message", "logger") if key in event} | event
+
+
 def _rendering(stream: TextIO, *, as_json: bool) -> list[Processor]:
     if as_json:
         return [
             # Without local variables: they may hold prompts and tokens.
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
             structlog.processors.EventRenamer("message"),
+            _in_reading_order,
             structlog.processors.JSONRenderer(),
         ]
     return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback)]

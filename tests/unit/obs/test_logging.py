@@ -35,6 +35,16 @@ def test_structured_and_standard_loggers_share_one_format() -> None:
     assert (theirs["message"], theirs["level"], theirs["logger"]) == ("hello world", "warning", "theirs")
 
 
+def test_what_people_read_first_comes_first() -> None:
+    stream = io.StringIO()
+    configure(LogFormat.JSON, stream=stream)
+    structlog.get_logger("ours").info("plan computed", pool="chat")
+    logging.getLogger("uvicorn.error").info("started", extra={"color_message": "\x1b[1mstarted"})
+    ours, theirs = lines(stream)
+    assert list(ours) == ["time", "level", "message", "logger", "pool"]
+    assert list(theirs) == ["time", "level", "message", "logger"]
+
+
 def test_a_stream_that_is_no_terminal_gets_json_by_default() -> None:
     stream = io.StringIO()
     configure(stream=stream)
