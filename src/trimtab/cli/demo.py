@@ -21,7 +21,9 @@ from trimtab.cli.replay_view import status_line
 from trimtab.cli.terminal import TerminalProgress
 from trimtab.kube import Kube, KubeError
 from trimtab.local import demo as act
+from trimtab.local.catalog import PROGRAMS
 from trimtab.local.cluster import LocalCluster, Options
+from trimtab.local.programs import Programs
 from trimtab.model.problem import Problem
 from trimtab.workload.catalog import find_traces
 from trimtab.workload.models import choose_model
@@ -86,7 +88,9 @@ def demo(trace_seconds: float, speed: float | None, name: str, out: Path | None,
     allow_many_connections()
     with _removed_when_interrupted(cluster, folder, console):
         with TerminalProgress(console) as progress:
-            _set_up(LocalCluster(name, progress=progress), checkout, progress)
+            programs = Programs.standard(progress)
+            programs.ensure(PROGRAMS)  # all at once, so that a first run says how long all of it takes
+            _set_up(LocalCluster(name, programs=programs, progress=progress), checkout, progress)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_play(cluster, Plan(trace, speed), folder, console))
     console.print(f"\nthe demo took {time.monotonic() - started:.0f} s; the cluster stays up to look around:\n")
