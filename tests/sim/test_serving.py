@@ -3,6 +3,7 @@
 import pytest
 
 from tests.sim.engines import TICK, add_all, engine, run
+from trimtab.model.problem import Problem
 from trimtab.sim.profile import IterationCost
 from trimtab.sim.serving import EngineConfig, Iteration, Phase, Sequence, ServingEngine, Work
 
@@ -39,9 +40,9 @@ def test_what_can_never_be_served_is_refused_at_the_door(work: Work, message: st
         engine().add(work, 0.0)
 
 
-@pytest.mark.parametrize("limits", [{"max_num_seqs": 0}, {"max_num_batched_tokens": 0}])
-def test_an_engine_that_could_do_nothing_is_refused(limits: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+@pytest.mark.parametrize("limits", [{"max_num_seqs": 0}, {"max_num_seqs": 8, "max_num_batched_tokens": 7}])
+def test_limits_that_no_engine_has_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(Problem, match="max_num_seqs"):
         engine(**limits)
 
 

@@ -1,27 +1,24 @@
-"""KV-cache blocks of one engine: who holds how many, and which finished prefixes can be used again.
+"""KV-cache blocks of one engine: how many are held, and which finished prefixes can be used again.
 
 A block holds the keys and values of `block_size` consecutive tokens. A full block is known by the chained hash of all
 tokens up to its end, so that equal prefixes have equal hashes. Blocks that nobody holds stay usable until they are
-needed: the least recently freed goes first, as in vLLM's block pool. Nothing is stored, only counted, so a block is its
-hash, or an anonymous key while it has none.
+needed: the least recently freed goes first, as in vLLM's block pool.
+
+Nothing is stored, only counted. A block that others may share is its hash. Blocks that nobody else can ever find are
+numbers: those that a sequence frees in one go are one *run*, of which the last block is evicted first.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-BlockKey = int  # a hash (not negative) or an anonymous key (negative)
+BlockKey = int
+"""A hash, not negative."""
 
+UNNAMED = -1
+"""Stands for a held block whose hash another block had first: the two sequences computed it side by side."""
 
-@dataclass(slots=True)
-class Holding:
-    """The blocks of one sequence, in the order of its tokens."""
-
-    keys: list[BlockKey] = field(default_factory=list)
-    named: int = 0  # leading blocks that have been offered to the prefix cache
-
-    def __len__(self) -> int:
-        return len(self.keys)
+NO_RUN = -1
+"""A run that never has a block."""
 
 
 class KvCache:
@@ -31,9 +28,12 @@ class KvCache:
         capacity: Blocks that sequences can hold (vLLM keeps one of `num_gpu_blocks` for itself).
         block_size: Tokens per block.
         prefix_caching: Whether freed full blocks can be found again by their hash.
+
+    Attributes:
+        free: Blocks that nobody holds; those of the prefix cache count as free.
     """
 
-    __slots__ = ("_anonymous", "_holders", "_idle", "_untouched", "block_size", "capacity", "prefix_caching")
+    __slots__ = ("_holders", "_idle", "_runs", "_untouched", "block_size", "capacity", "free", "prefix_caching")
 
     def __init__(self, capacity: int, block_size: int, *, prefix_caching: bool = True) -> None:
         if capacity < 1 or block_size < 1:
@@ -41,15 +41,11 @@ class KvCache:
         self.capacity = capacity
         self.block_size = block_size
         self.prefix_caching = prefix_caching
+        self.free = capacity
         self._untouched = capacity  # blocks that have never been used: handed out first
-        self._idle: OrderedDict[BlockKey, None] = OrderedDict()  # unheld blocks, least recently freed first
+        self._idle: OrderedDict[int, int] = OrderedDict()  # hash or run -> blocks; the least recently freed first
         self._holders: dict[BlockKey, int] = {}  # hash of a held block -> sequences that hold it
-        self._anonymous = 0
-
-    @property
-    def free(self) -> int:
-        """Blocks that nobody holds; those of the prefix cache count as free."""
-        return self._untouched + len(self._idle)
+        self._runs = NO_RUN
 
     @property
     def used(self) -> int:
@@ -65,76 +61,101 @@ class KvCache:
         """Blocks that `tokens` tokens need."""
         return -(-tokens // self.block_size)
 
-    def count_hits(self, hashes: Sequence[BlockKey]) -> int:
-        """How many leading blocks of a sequence are in the cache."""
-        if not self.prefix_caching:
-            return 0
-        for hits, key in enumerate(hashes):
-            if key not in self._holders and key not in self._idle:
-                return hits
-        return len(hashes)
+    def count_hits(self, hashes: Sequence[BlockKey], most: int) -> int:
+        """How many of the first `most` blocks of a sequence are in the cache, without a gap."""
+        hits = 0
+        if self.prefix_caching:
+            most = min(most, len(hashes))
+            while hits < most and (hashes[hits] in self._holders or hashes[hits] in self._idle):
+                hits += 1
+        return hits
 
-    def can_admit(self, hits: Sequence[BlockKey], blocks: int) -> bool:
-        """Whether a sequence with these cached blocks fits with `blocks` blocks in all."""
-        idle_hits = sum(key in self._idle for key in hits)  # taking these up shrinks the free pool too
-        return blocks - len(hits) <= self.free - idle_hits
+    def count_idle(self, hashes: Sequence[BlockKey], hits: int) -> int:
+        """How many of the first `hits` blocks, all in the cache, nobody holds: taking those up costs free blocks."""
+        return sum(hashes[index] in self._idle for index in range(hits))
 
-    def admit(self, hits: Sequence[BlockKey]) -> Holding:
-        """Start a holding with the cached blocks `hits`, which must be in the cache."""
+    def blocks_of(self, run: int) -> int:
+        """How many blocks of a run are still there."""
+        return self._idle.get(run, 0)
+
+    def take(self, blocks: int) -> None:
+        """Hand out fresh blocks; at least so many must be free."""
+        assert blocks <= self.free, "a block is held once"
+        self.free -= blocks
+        fresh = min(blocks, self._untouched)
+        self._untouched -= fresh
+        blocks -= fresh
+        while blocks:
+            key, count = next(iter(self._idle.items()))
+            if count > blocks:
+                self._idle[key] = count - blocks
+                return
+            del self._idle[key]
+            blocks -= count
+
+    def hold(self, hits: Sequence[BlockKey]) -> None:
+        """Take up cached blocks by their hashes; all must be in the cache."""
         for key in hits:
             self._holders[key] = self._holders.get(key, 0) + 1
-            self._idle.pop(key, None)
-        return Holding(keys=list(hits), named=len(hits))
+            if self._idle.pop(key, 0):
+                self.free -= 1
 
-    def grow(self, holding: Holding, blocks: int) -> bool:
-        """Add fresh blocks until the holding has `blocks`; False, and nothing changed, if they are not there."""
-        missing = blocks - len(holding)
-        if missing <= 0:
-            return True
-        if missing > self.free:
-            return False
-        for _ in range(missing):
-            self._anonymous -= 1
-            holding.keys.append(self._anonymous)
-            self._take_one()
-        return True
+    def hold_run(self, run: int) -> int:
+        """Take up what is left of a run; returns how many blocks that was."""
+        blocks = self._idle.pop(run, 0)
+        self.free -= blocks
+        return blocks
 
-    def name(self, holding: Holding, hashes: Sequence[BlockKey], full: int) -> None:
-        """Offer the first `full` blocks of a holding to the prefix cache under their hashes.
+    def name(self, held: list[int], hashes: Sequence[BlockKey], full: int) -> None:
+        """Offer a sequence's blocks up to the `full`-th to the prefix cache, as far as their hashes are known.
 
-        A block whose hash is known already stays anonymous: the two sequences computed the same prefix side by side.
+        Args:
+            held: The hashes of its leading blocks, which this call extends.
+            hashes: The hashes of its blocks.
+            full: How many of its blocks are full.
         """
         if not self.prefix_caching:
             return
-        for index in range(holding.named, full):
+        for index in range(len(held), min(full, len(hashes))):
             key = hashes[index]
-            if key not in self._holders and key not in self._idle:
+            if key in self._holders or key in self._idle:
+                held.append(UNNAMED)
+            else:
                 self._holders[key] = 1
-                holding.keys[index] = key
-        holding.named = max(holding.named, full)
+                held.append(key)
 
-    def release(self, holding: Holding) -> None:
-        """Give all blocks back, the last first, so that a prefix outlives its continuations."""
-        for key in reversed(holding.keys):
-            if key < 0:
-                self._idle[key] = None
-                continue
-            holders = self._holders[key] - 1
-            if holders:
+    def release(self, held: Sequence[int], others: int, kept: int = 0) -> int:
+        """Give a sequence's blocks back, the last first, so that a prefix outlives its continuations.
+
+        Args:
+            held: What `name` and `hold` collected.
+            others: Its blocks beyond those.
+            kept: The first so many of the others can be found again as a run.
+
+        Returns:
+            The run of the kept blocks; without any, a run that has none.
+        """
+        self._free_run(others - kept)
+        run = self._free_run(kept)
+        for key in reversed(held):
+            if key == UNNAMED:
+                self._free_run(1)
+            elif (holders := self._holders[key] - 1) > 0:
                 self._holders[key] = holders
             else:
                 del self._holders[key]
-                self._idle[key] = None
-        holding.keys.clear()
-        holding.named = 0
+                self._idle[key] = 1
+                self.free += 1
+        return run
 
     def forget(self) -> None:
         """Drop every cached prefix that nobody holds (sleep, or `/reset_prefix_cache`)."""
-        self._untouched += len(self._idle)
+        self._untouched = self.free
         self._idle.clear()
 
-    def _take_one(self) -> None:
-        if self._untouched:
-            self._untouched -= 1
-        else:
-            self._idle.popitem(last=False)
+    def _free_run(self, blocks: int) -> int:
+        self._runs -= 1
+        if blocks:
+            self._idle[self._runs] = blocks
+            self.free += blocks
+        return self._runs

@@ -7,26 +7,35 @@ adapter slots last. A running sequence that finds no free block takes those of t
 priority), which goes back to the queue and computes its tokens again, less what the prefix cache still holds.
 
 Nothing here reads a clock, waits or draws random numbers, so that the lab can run it as events and `trimtab engine`
-against a wall clock:
+against a wall clock, one iteration after the other:
 
     while (iteration := engine.next_iteration(now)) is not None:
         now = iteration.end
         progressed = engine.complete(iteration)
+
+Between changes iterations differ only in the context that they read, which grows by the same number of tokens each
+time. So any number of them can be made at once, exactly, and what happens in between cuts the step short:
+
+    while (step := engine.next_step(now)) is not None:
+        ...  # if something happens at a time before step.end: step = engine.interrupt(step, time)
+        now = step.end
+        finished = engine.finish(step)
 """
 
 import heapq
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, Literal
+from collections import Counter
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Literal
 
-from trimtab.sim.kv_cache import BlockKey, Holding, KvCache
+from trimtab.model.problem import Problem
+from trimtab.sim.kv_cache import NO_RUN, KvCache
+from trimtab.sim.lockstep import Lockstep, Phase, Sequence, Work
 from trimtab.sim.profile import IterationCost, Profile
 
-SchedulingPolicy = Literal["fcfs", "priority"]
+__all__ = ["EngineConfig", "Iteration", "Phase", "SchedulingPolicy", "Sequence", "ServingEngine", "Step", "Work"]
 
-# Hashes of blocks whose content nobody else can produce lie above all 64-bit hashes that requests bring along.
-_PRIVATE: Final = 1 << 64
-_PRIVATE_BLOCKS: Final = 1 << 32
+SchedulingPolicy = Literal["fcfs", "priority"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,11 @@ class EngineConfig:
 
     Attributes:
         kv_blocks: vLLM's `num_gpu_blocks`; one of them is never handed out.
+        max_num_batched_tokens: At least `max_num_seqs`, so that no sequence that decodes goes without its token.
         max_loras: Different adapters in one batch; 0 means that requests may not name an adapter.
+
+    Raises:
+        Problem: No engine has these limits; vLLM refuses them too.
     """
 
     kv_blocks: int
@@ -45,6 +58,15 @@ class EngineConfig:
     scheduling_policy: SchedulingPolicy = "fcfs"
     prefix_caching: bool = True
     max_loras: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_num_seqs < 1:
+            raise Problem(f"max_num_seqs is {self.max_num_seqs}, so nothing could run", fix="set it to 1 or more")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise Problem(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}, below max_num_seqs ({self.max_num_seqs})",
+                fix="raise max_num_batched_tokens or lower max_num_seqs",
+            )
 
     @classmethod
     def of(cls, profile: Profile) -> "EngineConfig":
@@ -58,77 +80,12 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What an engine is asked to do.
-
-    Attributes:
-        prompt_tokens: Tokens of the prompt, at least 1.
-        output_tokens: Tokens that will be produced, at least 1.
-        priority: Lower is earlier; only the `priority` policy reads it.
-        block_hashes: Chained hashes of the leading full blocks of prompt and answer, as far as they are known. Blocks
-            beyond them get hashes of their own, which only the same sequence can hit after a preemption.
-        adapter: LoRA adapter, or "".
-    """
-
-    prompt_tokens: int
-    output_tokens: int
-    priority: int = 0
-    block_hashes: tuple[BlockKey, ...] = ()
-    adapter: str = ""
-
-
-class Phase(Enum):
-    """Where a sequence is."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    FINISHED = "finished"
-    ABORTED = "aborted"
-
-
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """One request inside the engine. Read-only for everybody but the engine; times are in its seconds.
-
-    Attributes:
-        computed: Tokens whose keys and values are in the KV cache.
-        produced: Tokens of the answer so far.
-        cached_tokens: Prompt tokens found in the prefix cache at the first admission.
-        last_gap: Seconds between the last two tokens of the answer.
-    """
-
-    work: Work
-    ordinal: int
-    arrived_at: float
-    phase: Phase = Phase.WAITING
-    computed: int = 0
-    produced: int = 0
-    cached_tokens: int = 0
-    preemptions: int = 0
-    admitted_at: float | None = None
-    first_token_at: float | None = None
-    last_token_at: float | None = None
-    last_gap: float | None = None
-    holding: Holding = field(default_factory=Holding)
-    hashes: list[BlockKey] = field(default_factory=list)
-
-    @property
-    def known_tokens(self) -> int:
-        """Tokens of the prompt and of the answer so far."""
-        return self.work.prompt_tokens + self.produced
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still waits or runs."""
-        return self.phase is Phase.WAITING or self.phase is Phase.RUNNING
-
-
-@dataclass(frozen=True, slots=True)
 class Iteration:
     """One step of the engine: what it processes and how long that takes.
 
     Attributes:
-        tokens: Tokens processed for each sequence, in the order of the batch.
+        tokens: Tokens processed for each sequence, in the order of the batch. `Step.iteration` lists only those that
+            do not decode in lockstep.
         context_tokens: Tokens of context that the decoding sequences read.
         attention_pairs: Pairs of (new token, earlier token) in the prompt chunks.
     """
@@ -148,6 +105,41 @@ class Iteration:
         return self.prefill_tokens + self.decodes
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One iteration that is under way, or several equal ones of decoding sequences only.
+
+    Attributes:
+        first: Seconds that the first iteration takes.
+        growth: Seconds by which each one takes longer than the one before it.
+        iterations: How many there are.
+        iteration: The iteration under way; None for several, of which nothing is accounted for before they are over.
+    """
+
+    start: float
+    end: float
+    first: float
+    growth: float
+    iterations: int
+    iteration: Iteration | None = None
+
+    def end_of(self, iterations: int) -> float:
+        """When so many iterations are over."""
+        return self.start + iterations * self.first + self.growth * (iterations * (iterations - 1) / 2)
+
+    def completed_by(self, now: float) -> int:
+        """How many iterations are over at `now`; the last one never is, so that it ends by `finish`."""
+        elapsed = now - self.start
+        half = self.first - self.growth / 2
+        guess = int(2 * elapsed / (half + sqrt(half * half + 2 * self.growth * max(elapsed, 0.0))))
+        completed = min(max(guess, 0), self.iterations - 1)
+        while completed and self.end_of(completed) > now:
+            completed -= 1
+        while completed + 1 < self.iterations and self.end_of(completed + 1) <= now:
+            completed += 1
+        return completed
+
+
 class ServingEngine:
     """Continuous batching of one engine. See the module's text for the rules.
 
@@ -156,11 +148,11 @@ class ServingEngine:
         preemptions: Times that a sequence lost its KV blocks.
         prefix_queries: Prompt tokens looked up in the prefix cache at first admissions.
         prefix_hits: Those of them that were found.
+        iterations: Iterations that are over.
+        busy_seconds: What they took.
     """
 
     def __init__(self, config: EngineConfig, cost: IterationCost) -> None:
-        if config.max_num_seqs < 1 or config.max_num_batched_tokens < 1:
-            raise ValueError("max_num_seqs and max_num_batched_tokens must be at least 1")
         self.config = config
         self.cost = cost
         self.cache = KvCache(max(config.kv_blocks - 1, 1), config.block_size, prefix_caching=config.prefix_caching)
@@ -168,16 +160,25 @@ class ServingEngine:
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-        self._running: list[Sequence] = []
+        self.iterations = 0
+        self.busy_seconds = 0.0
+        self._running: dict[int, Sequence] = {}  # by place; all but the last one, at most, decode in lockstep
+        self._lockstep = Lockstep(config.block_size, naming=config.prefix_caching)
+        self._served: dict[Sequence, int] = {}  # what the iteration under way processes outside the lockstep
+        self._under_way = False
         self._queue: list[tuple[int, float, int, Sequence]] = []  # heap; aborted sequences leave it when they surface
         self._waiting = 0
         self._deferred = 0
         self._added = 0
+        self._places = 0
+        self._adapters: Counter[str] = Counter()  # of the running sequences
 
     @property
     def running(self) -> tuple[Sequence, ...]:
-        """Sequences in the batch, in the order of their admission."""
-        return tuple(self._running)
+        """Sequences in the batch, in the order of their admission, their numbers up to date."""
+        for sequence in self._running.values():
+            self.sync(sequence)
+        return tuple(self._running.values())
 
     @property
     def waiting(self) -> tuple[Sequence, ...]:
@@ -205,6 +206,13 @@ class ServingEngine:
         """Most tokens that one sequence can have, prompt and answer together."""
         return self.cache.capacity * self.cache.block_size
 
+    def sync(self, sequence: Sequence) -> None:
+        """Bring a sequence's numbers up to date."""
+        if sequence.offset is not None:
+            self._lockstep.sync(sequence)
+            if self._under_way:
+                sequence.blocks = self.cache.blocks_for(sequence.computed + 1)
+
     def add(self, work: Work, now: float) -> Sequence:
         """Put a request into the queue.
 
@@ -221,7 +229,7 @@ class ServingEngine:
         if work.adapter and not self.config.max_loras:
             raise ValueError("adapter is set, but max_loras is 0")
         self._added += 1
-        sequence = Sequence(work=work, ordinal=self._added, arrived_at=now, hashes=list(work.block_hashes))
+        sequence = Sequence(work, self._added, now)
         self._enqueue(sequence)
         return sequence
 
@@ -230,8 +238,8 @@ class ServingEngine:
         if not sequence.alive:
             return False
         if sequence.phase is Phase.RUNNING:
-            self._running.remove(sequence)
-            self.cache.release(sequence.holding)
+            self._remove(sequence)
+            self._release(sequence)
         else:
             self._waiting -= 1
         sequence.phase = Phase.ABORTED
@@ -248,18 +256,12 @@ class ServingEngine:
 
         The plan must be completed before the next one is asked for.
         """
-        if self.paused:
-            return None
-        batch: dict[Sequence, int] = {}
-        preempted: list[Sequence] = []
-        while not batch:
-            before = len(preempted)
-            budget = self._serve_running(batch, preempted)
-            if len(preempted) == before:
-                self._admit_waiting(batch, budget, now)
-                break
-            # Else nobody is admitted; where nobody was served either, the pass took no time and is made again.
-        return self._timed(batch, tuple(preempted), now) if batch else None
+        iteration = self._begin(now)
+        if iteration is not None and self._lockstep.size:
+            served = iteration.tokens
+            everybody = {s: 1 if s.offset is not None else served[s] for s in self._running.values() if self._serves(s)}
+            iteration = replace(iteration, tokens=everybody)
+        return iteration
 
     def complete(self, iteration: Iteration) -> list[Sequence]:
         """Account for an iteration that has ended.
@@ -267,22 +269,186 @@ class ServingEngine:
         Returns:
             The sequences that produced a token, in the order of the batch; some of them have finished with it.
         """
-        progressed = []
-        for sequence, tokens in iteration.tokens.items():
+        before = [(sequence, sequence.produced) for sequence in iteration.tokens if sequence.phase is Phase.RUNNING]
+        self._end(iteration.start, iteration.end)
+        for sequence, _ in before:
+            self.sync(sequence)
+        return [sequence for sequence, produced in before if sequence.produced > produced]
+
+    def next_step(self, now: float) -> Step | None:
+        """Like `next_iteration`, but as many iterations at once as are equal; `finish` or `interrupt` ends the step."""
+        if not self.paused and (iterations := self._equal_iterations()) > 1:
+            self._deferred = 0
+            size, context = self._lockstep.size, self._lockstep.context
+            first = self.cost.seconds(prefill_tokens=0, decodes=size, context_tokens=context, attention_pairs=0.0)
+            growth = self.cost.per_context_token * size
+            end = now + iterations * first + growth * (iterations * (iterations - 1) / 2)
+            return Step(now, end, first, growth, iterations)
+        return self._single(now)
+
+    def interrupt(self, step: Step, now: float) -> Step:
+        """Account for what is over at `now`; the iteration under way then becomes a step of its own.
+
+        Afterwards requests can be added and aborted, and the engine looks as it does after `next_iteration`.
+        """
+        if step.iteration is not None:
+            return step
+        completed = step.completed_by(now)
+        boundary = step.end_of(completed)
+        self._pass_over(completed, step.start, boundary)
+        rest = self._single(boundary)
+        assert rest is not None, "what is under way goes on"
+        return rest
+
+    def finish(self, step: Step) -> list[Sequence]:
+        """Account for a step that has ended; returns the sequences that have finished."""
+        if step.iteration is not None:
+            return self._end(step.start, step.end)
+        return self._pass_over(step.iterations, step.start, step.end)
+
+    def goes_on(self, step: Step, work: Work, now: float) -> bool:
+        """Whether a request added now changes nothing before the end of the step, so that nothing need interrupt it."""
+        if step.iteration is not None or len(self._running) >= self.config.max_num_seqs:
+            return True
+        if not self._queue or self._queue[0][-1].phase is not Phase.WAITING:
+            return False
+        return self._queue[0][:2] <= self._rank(work, now)
+
+    def _single(self, now: float) -> Step | None:
+        iteration = self._begin(now)
+        if iteration is None:
+            return None
+        return Step(now, iteration.end, iteration.end - now, 0.0, 1, iteration)
+
+    def _serves(self, sequence: Sequence) -> bool:
+        return sequence.offset is not None or sequence in self._served
+
+    def _begin(self, now: float) -> Iteration | None:
+        if self.paused:
+            return None
+        assert not self._under_way, "an iteration is completed before the next one"
+        preempted: list[Sequence] = []
+        self._served = {}
+        while not self._served:
+            before = len(preempted)
+            budget = self._serve_running(preempted)
+            if len(preempted) == before:
+                self._admit_waiting(budget, now)
+                break
+            if self._lockstep.size:
+                break
+            # Else nobody is admitted; where nobody was served either, the pass took no time and is made again.
+        if not self._served and not self._lockstep.size:
+            return None
+        self._under_way = True
+        return self._timed(tuple(preempted), now)
+
+    def _end(self, start: float, end: float) -> list[Sequence]:
+        """Account for the iteration under way; returns those that finished, in the order of the batch."""
+        self._under_way = False
+        self.iterations += 1
+        self.busy_seconds += end - start
+        finished = self._lockstep.advance(1, end)
+        for sequence in finished:
+            self._finish(sequence)
+        for sequence, tokens in self._served.items():
             if sequence.phase is not Phase.RUNNING:
                 continue
             sequence.computed += tokens
-            if sequence.computed == sequence.known_tokens:
-                self._produce(sequence, iteration.end)
-                progressed.append(sequence)
-        if any(sequence.phase is Phase.FINISHED for sequence in progressed):
-            self._running = [sequence for sequence in self._running if sequence.phase is Phase.RUNNING]
-        return progressed
+            if sequence.computed == sequence.known_tokens and self._produce(sequence, end):
+                finished.append(sequence)
+        self._form_up()
+        return finished
 
-    def _serve_running(self, batch: dict[Sequence, int], preempted: list[Sequence]) -> int:
+    def _pass_over(self, iterations: int, start: float, end: float) -> list[Sequence]:
+        """Make equal iterations at once; only in the last one may sequences finish."""
+        if not iterations:
+            return []
+        self.iterations += iterations
+        self.busy_seconds += end - start
+        self.cache.take(self._lockstep.blocks_for(iterations))
+        finished = self._lockstep.advance(iterations, end)
+        for sequence in finished:
+            self._finish(sequence)
+        return finished
+
+    def _form_up(self) -> None:
+        """Let those that decode from now on join the lockstep; they are the last ones, or everybody after a break."""
+        for sequence in self._served if self._lockstep.size else self._running.values():
+            if sequence.phase is Phase.RUNNING and sequence.offset is None and sequence.decodes:
+                self._lockstep.join(sequence)
+
+    def _equal_iterations(self) -> int:
+        """How many iterations from now on only decode the same sequences; 0 or 1 where that is not sure."""
+        lockstep = self._lockstep
+        if not lockstep.size or len(self._running) > lockstep.size:
+            return 0
+        iterations = lockstep.affordable(self.cache.free, min(lockstep.until_finish(), lockstep.until_name()))
+        return iterations if iterations > 1 and self._nobody_can_join() else 0
+
+    def _nobody_can_join(self) -> bool:
+        """Whether nobody is admitted however many iterations only decode: certain if true, not if false.
+
+        Such iterations take free blocks and evict cached ones. So the first in the queue needs at least the blocks of
+        its tokens less those that others hold for it now, or those of a chunk that fills the budget.
+        """
+        self._drop_aborted()
+        budget = self.config.max_num_batched_tokens - self._lockstep.size
+        if not self._queue or not budget or len(self._running) >= self.config.max_num_seqs:
+            return True
+        sequence = self._queue[0][-1]
+        if not self._adapter_fits(sequence):
+            return False
+        cache, hashes = self.cache, sequence.work.block_hashes
+        hits = cache.count_hits(hashes, (sequence.known_tokens - 1) // cache.block_size)
+        shared = hits - cache.count_idle(hashes, hits)
+        least = min(cache.blocks_for(sequence.known_tokens) - shared, cache.blocks_for(budget))
+        return cache.free - self._lockstep.blocks_for(1) < least
+
+    def _serve_running(self, preempted: list[Sequence]) -> int:
         """Give running sequences their tokens; returns the budget that is left."""
+        if len(self._running) > self._lockstep.size + 1:  # disbanded by a pass in which nobody was served
+            return self._serve_one_by_one(preempted)
+        needed = self._lockstep.blocks_for(1)
+        prompt = self._unfinished_prompt()
+        tokens = self._chunk(prompt)
+        chunk_blocks = 0 if prompt is None else self._missing_blocks(prompt, tokens)
+        enough = needed + chunk_blocks <= self.cache.free
+        if self._lockstep.until_name() == 0 or not (enough or self.config.scheduling_policy == "fcfs"):
+            return self._serve_one_by_one(preempted)
+        while needed > self.cache.free:  # the last admitted gives way, until the others have their blocks
+            victim = self._worst_running()
+            needed -= self._lockstep.needs_block(victim)
+            self._preempt(victim)
+            preempted.append(victim)
+        self.cache.take(needed)
+        budget = self.config.max_num_batched_tokens - self._lockstep.size
+        if prompt is None or prompt.phase is not Phase.RUNNING or not tokens:
+            return budget
+        if not self._reserve(prompt, tokens):
+            self._preempt(prompt)
+            preempted.append(prompt)
+            return budget
+        self._served[prompt] = tokens
+        return budget - tokens
+
+    def _unfinished_prompt(self) -> Sequence | None:
+        """The sequence that computes its prompt: the last admitted, because it left no budget for others."""
+        if len(self._running) == self._lockstep.size:
+            return None
+        return next(reversed(self._running.values()))
+
+    def _chunk(self, prompt: Sequence | None) -> int:
+        if prompt is None:
+            return 0
+        return min(prompt.known_tokens - prompt.computed, self.config.max_num_batched_tokens - self._lockstep.size)
+
+    def _serve_one_by_one(self, preempted: list[Sequence]) -> int:
+        """Serve in the order of the batch, where it matters who gets a block or a hash first."""
         budget = self.config.max_num_batched_tokens
-        for sequence in list(self._running):
+        in_order = self.running
+        self._lockstep.disband(s for s in in_order if s.offset is not None)
+        for sequence in in_order:
             if not budget:
                 break
             if sequence.phase is not Phase.RUNNING:  # lost its blocks to one before it
@@ -290,16 +456,16 @@ class ServingEngine:
             tokens = min(sequence.known_tokens - sequence.computed, budget)
             while not self._reserve(sequence, tokens):
                 victim = self._worst_running()
-                budget += batch.pop(victim, 0)
+                budget += self._served.pop(victim, 0)
                 self._preempt(victim)
                 preempted.append(victim)
                 if victim is sequence:
                     return budget
-            batch[sequence] = tokens
+            self._served[sequence] = tokens
             budget -= tokens
         return budget
 
-    def _admit_waiting(self, batch: dict[Sequence, int], budget: int, now: float) -> None:
+    def _admit_waiting(self, budget: int, now: float) -> None:
         passed_over = []
         while budget and self._queue and len(self._running) < self.config.max_num_seqs:
             sequence = self._queue[0][-1]
@@ -312,7 +478,7 @@ class ServingEngine:
                 if not tokens:
                     break
                 heapq.heappop(self._queue)
-                batch[sequence] = tokens
+                self._served[sequence] = tokens
                 budget -= tokens
         self._deferred = len(passed_over)
         for entry in passed_over:
@@ -320,19 +486,22 @@ class ServingEngine:
 
     def _admit(self, sequence: Sequence, budget: int, now: float) -> int:
         """Move a sequence into the batch; returns its tokens in this iteration, 0 if there is no room for it."""
+        cache, hashes = self.cache, sequence.work.block_hashes
         # The last token is always computed, because its logits are what the next one is drawn from.
-        usable = min(len(sequence.hashes), (sequence.known_tokens - 1) // self.cache.block_size)
-        hits = sequence.hashes[: self.cache.count_hits(sequence.hashes[:usable])]
-        found = len(hits) * self.cache.block_size
+        hits = cache.count_hits(hashes, (sequence.known_tokens - 1) // cache.block_size)
+        again = cache.blocks_of(sequence.run) if hits == len(hashes) else 0
+        found = (hits + again) * cache.block_size
         tokens = min(sequence.known_tokens - found, budget)
-        if not self.cache.can_admit(hits, self.cache.blocks_for(found + tokens)):
+        fresh = cache.blocks_for(found + tokens) - hits - again
+        if fresh > cache.free - again - cache.count_idle(hashes, hits):
             return 0
-        sequence.holding = self.cache.admit(hits)
+        sequence.held = list(hashes[:hits])
+        cache.hold(sequence.held)
+        sequence.blocks = hits + (cache.hold_run(sequence.run) if again else 0)
+        sequence.run = NO_RUN
         sequence.computed = found
+        self._enter(sequence)
         self._reserve(sequence, tokens)
-        self._waiting -= 1
-        self._running.append(sequence)
-        sequence.phase = Phase.RUNNING
         if sequence.admitted_at is None:
             sequence.admitted_at = max(now, sequence.arrived_at)
             sequence.cached_tokens = found
@@ -340,63 +509,105 @@ class ServingEngine:
             self.prefix_hits += found
         return tokens
 
+    def _missing_blocks(self, sequence: Sequence, tokens: int) -> int:
+        return self.cache.blocks_for(sequence.computed + tokens) - sequence.blocks
+
     def _reserve(self, sequence: Sequence, tokens: int) -> bool:
         """Get the blocks for `tokens` more tokens, and offer those that they fill to the prefix cache."""
-        end = sequence.computed + tokens
-        size = self.cache.block_size
-        if end > len(sequence.holding) * size and not self.cache.grow(sequence.holding, self.cache.blocks_for(end)):
+        missing = self._missing_blocks(sequence, tokens)
+        if missing > self.cache.free:
             return False
-        full = end // size
-        if full > sequence.holding.named:
-            for index in range(len(sequence.hashes), full):
-                sequence.hashes.append(_PRIVATE + sequence.ordinal * _PRIVATE_BLOCKS + index)
-            self.cache.name(sequence.holding, sequence.hashes, full)
+        self.cache.take(missing)
+        sequence.blocks += missing
+        self.cache.name(
+            sequence.held, sequence.work.block_hashes, (sequence.computed + tokens) // self.cache.block_size
+        )
         return True
 
     def _worst_running(self) -> Sequence:
         if self.config.scheduling_policy == "fcfs":
-            return self._running[-1]
-        return max(self._running, key=lambda s: (s.work.priority, s.arrived_at, s.ordinal))
+            return next(reversed(self._running.values()))
+        return max(self._running.values(), key=lambda s: (s.work.priority, s.arrived_at, s.ordinal))
 
     def _preempt(self, sequence: Sequence) -> None:
-        self._running.remove(sequence)
-        self.cache.release(sequence.holding)
+        self._remove(sequence)
+        self._release(sequence, again=True)
         sequence.computed = 0
         sequence.preemptions += 1
         self.preemptions += 1
         self._enqueue(sequence)
 
+    def _enter(self, sequence: Sequence) -> None:
+        self._waiting -= 1
+        self._places += 1
+        sequence.place = self._places
+        sequence.phase = Phase.RUNNING
+        self._running[sequence.place] = sequence
+        if sequence.work.adapter:
+            self._adapters[sequence.work.adapter] += 1
+
+    def _remove(self, sequence: Sequence) -> None:
+        """Take a sequence out of the batch, its numbers up to date."""
+        self.sync(sequence)
+        if sequence.offset is not None:
+            self._lockstep.leave(sequence)
+        del self._running[sequence.place]
+        sequence.place = 0
+        if sequence.work.adapter:
+            self._adapters[sequence.work.adapter] -= 1
+            self._adapters += Counter()  # drops what has come down to zero
+
+    def _release(self, sequence: Sequence, *, again: bool = False) -> None:
+        """Free its blocks; with `again` it finds those that are full when it comes back."""
+        others = sequence.blocks - len(sequence.held)
+        kept = 0
+        if again and self.cache.prefix_caching:
+            kept = max(sequence.computed // self.cache.block_size - len(sequence.work.block_hashes), 0)
+        sequence.run = self.cache.release(sequence.held, others, kept)
+        sequence.held.clear()
+        sequence.blocks = 0
+
     def _enqueue(self, sequence: Sequence) -> None:
         sequence.phase = Phase.WAITING
         self._waiting += 1
-        if self.config.scheduling_policy == "priority":
-            key = (sequence.work.priority, sequence.arrived_at, sequence.ordinal)
-        else:
-            key = (0, 0.0, sequence.ordinal)
-        heapq.heappush(self._queue, (*key, sequence))
+        rank = self._rank(sequence.work, sequence.arrived_at)
+        heapq.heappush(self._queue, (*rank, sequence.ordinal, sequence))
+
+    def _rank(self, work: Work, arrived_at: float) -> tuple[int, float]:
+        return (work.priority, arrived_at) if self.config.scheduling_policy == "priority" else (0, 0.0)
+
+    def _drop_aborted(self) -> None:
+        while self._queue and self._queue[0][-1].phase is not Phase.WAITING:
+            heapq.heappop(self._queue)
 
     def _adapter_fits(self, sequence: Sequence) -> bool:
-        if not sequence.work.adapter:
-            return True
-        loaded = {other.work.adapter for other in self._running if other.work.adapter}
-        return sequence.work.adapter in loaded or len(loaded) < self.config.max_loras
+        adapter = sequence.work.adapter
+        return not adapter or adapter in self._adapters or len(self._adapters) < self.config.max_loras
 
-    def _produce(self, sequence: Sequence, at: float) -> None:
+    def _produce(self, sequence: Sequence, at: float) -> bool:
+        """Give a sequence outside the lockstep its token; returns whether that was its last."""
         sequence.produced += 1
         if sequence.last_token_at is None:
             sequence.first_token_at = at
         else:
             sequence.last_gap = at - sequence.last_token_at
         sequence.last_token_at = at
-        if sequence.produced == sequence.work.output_tokens:
-            sequence.phase = Phase.FINISHED
-            self.cache.release(sequence.holding)
+        if sequence.produced < sequence.work.output_tokens:
+            return False
+        self._finish(sequence)
+        return True
 
-    def _timed(self, batch: dict[Sequence, int], preempted: tuple[Sequence, ...], now: float) -> Iteration:
-        prefill = decodes = context = 0
+    def _finish(self, sequence: Sequence) -> None:
+        self._remove(sequence)
+        self._release(sequence)
+        sequence.phase = Phase.FINISHED
+
+    def _timed(self, preempted: tuple[Sequence, ...], now: float) -> Iteration:
+        decodes, context = self._lockstep.size, self._lockstep.context
+        prefill = 0
         pairs = 0.0
-        for sequence, tokens in batch.items():
-            if sequence.produced and sequence.computed == sequence.known_tokens - 1:
+        for sequence, tokens in self._served.items():
+            if sequence.decodes:
                 decodes += 1
                 context += sequence.computed
             else:
@@ -405,4 +616,4 @@ class ServingEngine:
         seconds = self.cost.seconds(
             prefill_tokens=prefill, decodes=decodes, context_tokens=context, attention_pairs=pairs
         )
-        return Iteration(now, now + seconds, batch, prefill, decodes, context, pairs, preempted)
+        return Iteration(now, now + seconds, self._served, prefill, decodes, context, pairs, preempted)
