@@ -19,6 +19,7 @@ import platform
 import re
 import resource
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from trimtab.actuate.manifests import OWNED, Blueprint
 from trimtab.api import ServingPool
 from trimtab.kube import EventType, Kube, Object, Resource, list_then_watch
 from trimtab.kube.resources import CRDS, DEPLOYMENTS, NAMESPACES, PDBS, SERVICES, SERVING_POOLS
-from trimtab.local import owned, ports
+from trimtab.local import owned
 from trimtab.local.cluster import LocalCluster, Options
 
 ROOT = Path(__file__).parents[1]
@@ -256,11 +257,13 @@ async def measure_operator(
 
 
 class Operator:
-    def __init__(self, pid: int, metrics_port: int) -> None:
-        self.pid = pid
+    def __init__(self, process: "subprocess.Popen[bytes]", metrics_port: int) -> None:
+        self.process = process
+        self.pid = process.pid
         self._url = f"http://127.0.0.1:{metrics_port}/metrics"
 
     def metric(self, pattern: str) -> float:
+        assert self.process.poll() is None, "the operator ended; its log says why"
         try:
             with urllib.request.urlopen(self._url, timeout=5) as answer:
                 text = answer.read().decode()
@@ -280,9 +283,14 @@ class Operator:
         return int(peak[1]) // 1024
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @contextmanager
 def operator(cluster: LocalCluster) -> Iterator[Operator]:
-    health, metrics = ports.free(2, ())
+    health, metrics = free_port(), free_port()
     log = Path("/tmp") / f"{cluster.name}-operator.log"
     settings = {"HEALTH_PORT": health, "METRICS_PORT": metrics, "CONCURRENCY": CONCURRENCY}
     environment = {f"TRIMTAB_OPERATOR_{name}": str(value) for name, value in settings.items()}
@@ -291,11 +299,11 @@ def operator(cluster: LocalCluster) -> Iterator[Operator]:
             [str(Path(sys.executable).parent / "trimtab-operator")], env=os.environ | environment, stderr=output
         )
     try:
-        yield Operator(process.pid, metrics)
+        yield Operator(process, metrics)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
-        log.unlink()
+    log.unlink()
 
 
 async def status_writes(process: Operator, pools: int) -> bool:

@@ -3,11 +3,13 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import kopf
 import structlog
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 
@@ -28,7 +30,7 @@ from trimtab_operator.pulse import Pulse, serve
 from trimtab_operator.runtime import MANAGER, Runtime
 from trimtab_operator.schema import await_schema, refuse_old_schema
 from trimtab_operator.settings import OperatorSettings
-from trimtab_operator.watches import WatchEnded, watch_world
+from trimtab_operator.watches import WATCHED, WatchEnded, watch_world
 
 _log = structlog.get_logger(__name__)
 
@@ -55,23 +57,43 @@ async def run(settings: OperatorSettings) -> int:
     _stop_on_signals(stop)
     try:
         async with Kube.connect(field_manager=MANAGER, timeout_seconds=settings.request_timeout_seconds) as kube:
-            runtime = build(settings, kube)
-            with serve(runtime.pulse, settings.bind_address, settings.health_port):
-                return await _serve(runtime, stop)
+            return await _serve(build(settings, kube), stop)
     except (KubeError, OSError) as error:
-        _log.error("cannot start", error=str(error))
+        addresses = f"{settings.bind_address}, ports {settings.health_port} and {settings.metrics_port}"
+        _log.error("cannot start", error=str(error), listens_on=addresses)
         return 1
 
 
 def build(settings: OperatorSettings, kube: Kube) -> Runtime:
-    """Return the parts of the process; nothing is started."""
+    """Return the parts of the process; nothing is started, and nothing is ready."""
     clock, metrics = WallClock(), OperatorMetrics()
-    return Runtime(settings, kube, clock, metrics, Events(kube, clock, metrics), Pulse(settings.stale_seconds))
+    pulse = Pulse(settings.stale_seconds, {resource.plural for resource in WATCHED})
+    return Runtime(settings, kube, clock, metrics, Events(kube, clock, metrics), pulse)
 
 
 async def _serve(runtime: Runtime, stop: asyncio.Event) -> int:
     settings = runtime.settings
-    server, thread = start_http_server(settings.metrics_port, settings.bind_address, runtime.metrics.registry)
+    with (
+        serve(runtime.pulse, settings.bind_address, settings.health_port),
+        _metrics(runtime.metrics.registry, settings.bind_address, settings.metrics_port),
+    ):
+        return await _work(runtime, stop)
+
+
+@contextmanager
+def _metrics(registry: CollectorRegistry, address: str, port: int) -> Iterator[None]:
+    """Answer `/metrics` from a thread of the client library while the context is open."""
+    server, thread = start_http_server(port, address, registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+async def _work(runtime: Runtime, stop: asyncio.Event) -> int:
+    settings = runtime.settings
     _log.info("operator started", identity=settings.identity, lease=f"{settings.namespace}/{settings.lease}")
     election = Election(runtime.kube, settings.namespace, settings.lease, settings.identity, on_try=runtime.pulse.beat)
     ending: list[asyncio.Task[None]] = []
@@ -85,12 +107,10 @@ async def _serve(runtime: Runtime, stop: asyncio.Event) -> int:
         done, _ = await asyncio.wait({leadership, stopping, *helpers}, return_when=asyncio.FIRST_COMPLETED)
         return _why_ended(done)
     finally:
+        stop.set()
         await _end(leadership, seconds=_LEASE_SECONDS if election.leading else 0.0)
         await _end(*helpers, stopping)
         await _end(*ending, seconds=_KOPF_SECONDS)
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()
         _log.info("operator stopped", identity=settings.identity)
 
 

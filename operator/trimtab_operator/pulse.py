@@ -36,10 +36,6 @@ class Pulse:
         """Say that the loop is alive."""
         self._last = self.monotonic()
 
-    def await_sync(self, name: str) -> None:
-        """Say that the process is not ready before `name` is synced."""
-        self.awaited.add(name)
-
     def synced(self, name: str) -> None:
         """Say that `name` is synced."""
         self.awaited.discard(name)

@@ -22,6 +22,7 @@ _REFUSALS: Final = 15
 _REFUSAL_SECONDS: Final = 2.0
 
 _OWNED: Final = (DEPLOYMENTS, SERVICES, PDBS, STATEFUL_SETS)
+WATCHED: Final = (*_OWNED, HPAS, PODS)
 
 
 class WatchEnded(RuntimeError):
@@ -34,8 +35,6 @@ async def watch_world(runtime: Runtime) -> None:
     Raises:
         WatchEnded: a watch is not allowed or not served.
     """
-    for resource in (*_OWNED, HPAS, PODS):
-        runtime.pulse.await_sync(resource.plural)
     try:
         async with asyncio.TaskGroup() as group:
             for resource in _OWNED:

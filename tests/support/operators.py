@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from tests.support.processes import Running, running
 from tests.support.until import until
 from trimtab.kube import Kube, NotFound, Object, Resource
 from trimtab.kube.resources import DEPLOYMENTS, EVENTS, LEASES, SERVING_POOLS
-from trimtab.local import ports
 
 LEASE_NAMESPACE = "trimtab-system"
 LEASE = "trimtab-operator"
@@ -23,12 +23,18 @@ _numbers = itertools.count()
 @contextmanager
 def an_operator(kubeconfig: Path, logs: Path, **settings: object) -> Iterator[Running]:
     """An operator of its own, started but not necessarily ready; `identity` is its name in the Lease."""
-    health, metrics = ports.free(2, ())
+    health, metrics = _free_port(), _free_port()
     number = next(_numbers)
     given = {"identity": f"operator-{number}", "health_port": health, "metrics_port": metrics} | settings
     ready = f"http://127.0.0.1:{health}/readyz"
     with running("trimtab-operator", given, kubeconfig, ready, logs / f"operator-{number}.log") as process:
         yield process
+
+
+def _free_port() -> int:
+    """A port that the kernel hands out to nobody else for a while."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def livez(process: Running) -> int:

@@ -244,7 +244,7 @@ class PoolReconciler:
             policy=action.policy,
             reason=action.reason.code.value,
             outcome=outcome.value,
-            detail=applied.detail or None,
+            **({"detail": applied.detail} if applied.detail else {}),
         )
 
     def _note_proposals(self, record: PoolRecord, spec: PoolSpec, before: PoolState, at: float) -> None:

@@ -28,9 +28,7 @@ def test_a_loop_that_ticks_is_live_and_one_that_hangs_is_not() -> None:
 
 
 def test_ready_means_that_everything_awaited_is_synced() -> None:
-    pulse = Pulse(30)
-    pulse.await_sync("pods")
-    pulse.await_sync("deployments")
+    pulse = Pulse(30, {"pods", "deployments"})
     assert pulse.readyz() == (503, "not synced yet: deployments, pods\n")
     pulse.synced("pods")
     pulse.synced("deployments")
@@ -38,8 +36,7 @@ def test_ready_means_that_everything_awaited_is_synced() -> None:
 
 
 def test_the_pages_are_served_from_a_thread() -> None:
-    pulse = Pulse(30)
-    pulse.await_sync("pods")
+    pulse = Pulse(30, {"pods"})
     with serve(pulse, "127.0.0.1", 0) as port:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=5) as answer:
             assert answer.status == 200
