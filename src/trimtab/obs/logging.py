@@ -68,7 +68,9 @@ def configure(log_format: LogFormat = LogFormat.AUTO, level: str = "INFO", strea
 def _in_reading_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Put first what people read first, and drop the copy of the message that uvicorn colors for terminals."""
     event.pop("color_message", None)
-    return {key: event.pop(key) for key in ("time", "level", "message", "logger") if key in event} | event
+    ordered = {key: event.pop(key) for key in ("time", "level", "message", "logger") if key in event}
+    ordered.update(event)
+    return ordered
 
 
 def _rendering(stream: TextIO, *, as_json: bool) -> list[Processor]:
