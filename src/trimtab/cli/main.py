@@ -89,7 +89,7 @@ def describe(error: Exception) -> str | None:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="trimtab", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
