@@ -58,10 +58,12 @@ async def run(settings: OperatorSettings) -> int:
     try:
         async with Kube.connect(field_manager=MANAGER, timeout_seconds=settings.request_timeout_seconds) as kube:
             return await _serve(build(settings, kube), stop)
-    except (KubeError, OSError) as error:
-        addresses = f"{settings.bind_address}, ports {settings.health_port} and {settings.metrics_port}"
-        _log.error("cannot start", error=str(error), listens_on=addresses)
-        return 1
+    except KubeError as error:
+        _log.error("cannot start", error=error.message)
+    except OSError as error:
+        ports = f"{settings.health_port} and {settings.metrics_port}"
+        _log.error("cannot listen", error=str(error), address=settings.bind_address, ports=ports)
+    return 1
 
 
 def build(settings: OperatorSettings, kube: Kube) -> Runtime:
