@@ -249,6 +249,24 @@ async def test_nothing_else_is_probed_before_the_startup_probe_succeeds(stage: S
     await running
 
 
+async def test_a_container_that_does_not_start_in_time_is_restarted_unprobed_by_the_others(stage: Stage) -> None:
+    startup = {"tcpSocket": {"port": 1}, "periodSeconds": 0.01, "failureThreshold": 3}
+    other = {"tcpSocket": {"port": 2}, "periodSeconds": 0.01}
+    stage.prober.good = False
+    runner = stage.runner(
+        "trap 'exit 7' TERM; while true; do sleep 0.02; done", startupProbe=startup, livenessProbe=other
+    )
+    running = asyncio.create_task(runner.run())
+
+    view = await reached(runner, lambda view: view.restarts == 1)
+
+    assert view.last is not None
+    assert {action.port for action in stage.prober.tried} == {1}  # type: ignore[attr-defined]
+    assert ("Killing", "Container main failed startup probe, will be restarted") in stage.events
+    await runner.stop(1.0)
+    await running
+
+
 async def test_a_container_whose_configuration_is_incomplete_waits(stage: Stage) -> None:
     stage.broken = ConfigError("Secret 's' not found")
     runner = stage.runner("exec sleep 1000")
@@ -316,7 +334,8 @@ async def test_a_resize_restarts_the_container_only_if_its_policy_demands_it(sta
 
 async def test_what_left_the_process_group_ends_with_the_container(stage: Stage) -> None:
     stage.policy = "Never"
-    runner = stage.runner("setsid sleep 1000 & exit 0")
+    leave = "setsid sh -c 'touch away; exec sleep 1000' & until [ -e away ]; do sleep 0.01; done"
+    runner = stage.runner(f"{leave}; exit 0")
 
     await runner.run()
 
