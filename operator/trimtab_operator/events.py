@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -20,6 +21,7 @@ _log = structlog.get_logger(__name__)
 
 _REPEAT_SECONDS: Final = 120.0
 _MESSAGE_LENGTH: Final = 1000
+_FORGET_AT_ONCE: Final = 8  # more than are added, so that the memory of them shrinks again
 _COMPONENT: Final = "trimtab-operator"
 
 
@@ -38,14 +40,23 @@ class Events:
         at = self.clock.now()
         message = say(reason)[:_MESSAGE_LENGTH]
         name = sha256(f"{uid}/{reason.code}/{message}".encode()).hexdigest()[:16]
+        self._forget(at)
         if at - self._posted.get(name, float("-inf")) < _REPEAT_SECONDS:
             self.metrics.event("repeated")
             return
-        self._posted = {key: then for key, then in self._posted.items() if at - then < _REPEAT_SECONDS} | {name: at}
+        self._posted.pop(name, None)  # to the end: the order is that of time
+        self._posted[name] = at
         try:
             self._queue.put_nowait(_event(ref, uid, reason, message, at, name, "Warning" if warning else "Normal"))
         except asyncio.QueueFull:
             self.metrics.event("dropped")
+
+    def _forget(self, at: float) -> None:
+        """Forget what may be posted again; the oldest come first."""
+        for name, then in list(islice(self._posted.items(), _FORGET_AT_ONCE)):
+            if at - then < _REPEAT_SECONDS:
+                return
+            del self._posted[name]
 
     async def run(self) -> None:
         """Post what is queued, for ever."""

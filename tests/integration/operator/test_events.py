@@ -74,6 +74,18 @@ async def test_a_repeated_event_is_posted_once_in_two_minutes(tmp_path: Path) ->
     assert len({event["metadata"]["name"] for event in server.events}) == 3
 
 
+async def test_what_was_posted_long_ago_is_forgotten_bit_by_bit() -> None:
+    events = Events(None, FakeClock(), OperatorMetrics())  # type: ignore[arg-type] - nothing is sent
+    for number in range(100):
+        events.post(REF, str(number), GONE)
+    clock = events.clock
+    assert isinstance(clock, FakeClock)
+    clock.at += 121
+    for number in range(20):
+        events.post(REF, f"new-{number}", GONE)
+    assert len(events._posted) == 20
+
+
 async def test_a_refused_event_is_counted_and_the_next_one_goes_out(tmp_path: Path) -> None:
     server = Server()
     server.status = 403
