@@ -58,7 +58,6 @@ class ClientConnection(asyncio.Protocol):
         "_front",
         "_head_open",
         "_incoming",
-        "_keep_alive",
         "_parser",
         "_reading_paused",
         "_ready",
@@ -80,7 +79,6 @@ class ClientConnection(asyncio.Protocol):
         self._rejection: Rejection | None = None
         self._fed_bytes = 0
         self._head_open = True
-        self._keep_alive = True
         self._serving = False
         self._deaf = False
         self._reading_paused = False
@@ -135,11 +133,12 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.write_paused = False
-        self.deadline = inf
+        if self._closed:
+            return
         if self._exchange is not None:
             self._exchange.resume()
         else:
-            self._rest()
+            self._serve()
 
     # Events of the parser
 
@@ -206,7 +205,8 @@ class ClientConnection(asyncio.Protocol):
     def end(self, *, keep_alive: bool) -> None:
         """End the answer, and go on with the next request if the connection stays open."""
         self._exchange = None
-        self.deadline = inf
+        if not self.write_paused:
+            self.deadline = inf
         if keep_alive:
             self._serve()
         else:
@@ -255,11 +255,14 @@ class ClientConnection(asyncio.Protocol):
     # Inside
 
     def _serve(self) -> None:
-        """Serve complete requests until one of them needs an engine. Requests answered at once do not recurse."""
+        """Serve complete requests until one of them needs an engine. Requests answered at once do not recurse.
+
+        A client that does not read its answers gets no further ones: they would pile up here.
+        """
         if self._serving:
             return
         self._serving = True
-        while self._ready and self._exchange is None and not self._closed:
+        while self._ready and self._exchange is None and not self._closed and not self.write_paused:
             item = self._ready.popleft()
             if isinstance(item, Rejection):
                 self._front.reject(self, item)

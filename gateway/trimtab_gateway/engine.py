@@ -78,6 +78,7 @@ class EngineConnection(asyncio.Protocol):
         "_link",
         "_messages",
         "_parser",
+        "_paused",
         "_pending",
         "_requests",
         "_reusable",
@@ -93,6 +94,7 @@ class EngineConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Answered | None = None
         self._requests = 0
+        self._paused = False
         self.idle_since = 0.0
         self._expect_answer()
 
@@ -112,12 +114,14 @@ class EngineConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Read nothing more for the time being, so that the engine has to wait."""
-        if self.usable:
+        if self.usable and not self._paused:
+            self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self.usable:
+        if self.usable and self._paused:
+            self._paused = False
             self.transport.resume_reading()
 
     @property
@@ -245,6 +249,7 @@ class EngineConnection(asyncio.Protocol):
         exchange.body(raw, content)
         if self._done and self._exchange is exchange:
             self._exchange = None
+            self.resume()  # whoever was too slow for this answer has all of it
             self._link.put_back(self, reusable=self._reusable and not self._head.until_close)
             exchange.ended()
 

@@ -1,6 +1,7 @@
 """A gateway on a loopback port, in the test's own event loop, in front of fake engines."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -75,6 +76,7 @@ async def running(
     limits: Limits,
     concurrency: int,
     changes: dict[str, Any],
+    send_buffer_bytes: int = 0,
 ) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(upstream(behavior)) for behavior in behaviors]
@@ -84,6 +86,8 @@ async def running(
         loop, defects = asyncio.get_running_loop(), []
         loop.set_exception_handler(lambda _, context: defects.append(context))
         server = await loop.create_server(gateway.connect, "127.0.0.1", 0)
+        if send_buffer_bytes:  # inherited by every connection: slow readers are noticed early
+            server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)
         ticking = asyncio.create_task(_tick(gateway))
         try:
             yield Running(gateway, server.sockets[0].getsockname()[1], engines)
@@ -116,10 +120,14 @@ async def start() -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def begin(
-            *behaviors: Behavior, limits: Limits | None = None, concurrency: int = 4, **changes: Any
+            *behaviors: Behavior,
+            limits: Limits | None = None,
+            concurrency: int = 4,
+            send_buffer_bytes: int = 0,
+            **changes: Any,
         ) -> Running:
             return await stack.enter_async_context(
-                running(list(behaviors) or [answer], limits or Limits(), concurrency, changes)
+                running(list(behaviors) or [answer], limits or Limits(), concurrency, changes, send_buffer_bytes)
             )
 
         yield begin

@@ -66,11 +66,13 @@ async def moody_client(running: Running, rng: random.Random) -> tuple[int, int]:
                 await client.ask(body)
                 sent += 1
                 await asyncio.sleep(rng.random() * 0.03)
-            elif mood < 0.4:  # pipelines
-                await client.send(post(CHAT) * 4)
-                sent += 4
+            elif mood < 0.4:  # pipelines, and reads late
+                count = rng.choice([4, 12])
+                await client.send(post(body) * count)
+                sent += count
+                await asyncio.sleep(rng.random() * 0.05)
                 try:
-                    for _ in range(4):
+                    for _ in range(count):
                         await client.answer()
                         answered += 1
                 except (asyncio.IncompleteReadError, ConnectionError):
@@ -93,7 +95,8 @@ async def test_every_request_ends_once_and_nothing_is_left_behind(start: Start, 
     rng = random.Random(seed)
     engines = [MoodyEngine(seed * 10 + number) for number in range(3)]
     limits = Limits(write_buffer_bytes=8 * 1024, pipelined=2)
-    running = await start(*engines, concurrency=4, limits=limits, bounds=few(max_requests=30, max_waiting_seconds=2.0))
+    bounds = few(max_requests=30, max_waiting_seconds=2.0)
+    running = await start(*engines, concurrency=4, limits=limits, bounds=bounds, send_buffer_bytes=8 * 1024)
     stopping = asyncio.Event()
 
     async def reconfigure() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -342,3 +343,38 @@ async def test_an_answer_that_begins_while_the_gateway_drains_ends_its_connectio
         answer = await client.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert await client.closed() == b""
+
+
+async def test_answers_do_not_pile_up_for_a_client_that_only_sends(start: Start) -> None:
+    """Each answer alone fits into the buffer, so only the next request can be held back."""
+    size, count = 2000, 300
+
+    async def small(call: Call) -> None:
+        await call.json(b"%06d" % call.number + b"x" * size)
+
+    running = await start(small, limits=Limits(write_buffer_bytes=4096), send_buffer_bytes=4096)
+    async with running.connect() as client:
+        client.writer.transport.pause_reading()
+        client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await eventually(lambda: running.gateway.clients)
+        (server_side,) = running.gateway.clients
+        await client.send(post(CHAT) * count)
+        await eventually(lambda: server_side.write_paused and not running.gateway.exchanges)
+        assert len(running.engines[0].requests) < count
+        assert server_side.transport.get_write_buffer_size() < 5 * size
+        client.writer.transport.resume_reading()
+        for number in range(1, count + 1):
+            assert (await client.answer()).body[:6] == b"%06d" % number
+    assert running.outcomes() == {"ok": count}
+
+
+async def test_a_client_that_never_reads_its_last_answer_is_dropped(start: Start) -> None:
+    async def large(call: Call) -> None:
+        await call.json(b"x" * 20_000_000)
+
+    running = await start(large, limits=Limits(stall_seconds=0.2))
+    async with running.connect() as client:
+        await client.ask(CHAT)
+        await eventually(lambda: running.gateway.clients)
+        await eventually(lambda: not running.gateway.clients)
+        assert client.writer.transport.is_closing() or len(await client.closed()) < 20_000_000
