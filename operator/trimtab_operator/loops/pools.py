@@ -32,6 +32,7 @@ _log = structlog.get_logger(__name__)
 # A refusal may have causes outside the spec, e.g. a quota or a role: it is tried again.
 _FIRST_FAULT_SECONDS = 1.0
 _LONGEST_FAULT_SECONDS = 60.0
+_STALE_SECONDS = 0.25  # the sight on which an action was stale is replaced within that
 _OWN_WRITE_SECONDS = 2.0  # how long our own write may take to come back through the watch
 
 
@@ -129,7 +130,9 @@ class PoolReconciler:
             replicas = _replicas_to_apply(spec, seen)
             fault = await self.owned.keep(key, record, spec, record.asked.blueprint, replicas)
         for action in decision.actions:
-            await self._act(key, record, spec, seen, resource, action, fault)
+            if await self._act(key, record, spec, seen, resource, action, fault) is Outcome.STALE:
+                record.state = replace(record.state, proposals=before.proposals)  # what was approved stays approved
+                self.runtime.store.mark_later(key, seen.at + _STALE_SECONDS)
         if record.asked.released and record.state.hold is not None:
             await self.holds.give_back(record, spec, seen, resource)
         self._note_proposals(record, spec, before, seen.at)
@@ -157,17 +160,19 @@ class PoolReconciler:
         resource: Resource | None,
         action: Action,
         fault: Reason | None,
-    ) -> None:
+    ) -> Outcome | None:
+        """Carry out one action and note it; returns what became of it, None if it was not tried."""
         if carrier(spec, seen.scaler) is Carrier.APPLY:
             applied = Applied(action, Outcome.REFUSED, say(fault)) if fault else Applied(action, Outcome.APPLIED)
         elif fault is not None or resource is None:
-            return
+            return None
         else:
             applied = await self._turn(key, record, spec, resource, action)
-        if applied.outcome is Outcome.STALE:
-            self.runtime.store.mark_later(key, seen.at + _OWN_WRITE_SECONDS)
-            return
-        self._note(record, spec, applied, seen.at)
+        if applied.outcome is not Outcome.STALE:
+            self._note(record, spec, applied, seen.at)
+        if applied.outcome is Outcome.APPLIED:
+            self.runtime.store.mark_later(key, seen.at + journal.EFFECT_SECONDS + 1)  # was it any use?
+        return applied.outcome
 
     async def _turn(self, key: Key, record: PoolRecord, spec: PoolSpec, resource: Resource, action: Action) -> Applied:
         """Set replicas through `/scale`; a foreign workload is held first, so that nothing is changed unnoted."""

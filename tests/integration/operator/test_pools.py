@@ -1,0 +1,177 @@
+"""One pool, pass by pass, against an API server that answers as the test wants."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from tests.support.api_server import api_server
+from tests.support.clocks import FakeClock
+from tests.support.operators import a_deployment, a_pool, target
+from trimtab.api import keys
+from trimtab.kube import Kube, Object
+from trimtab.kube.resources import DEPLOYMENTS
+from trimtab.obs.metrics import OperatorMetrics
+from trimtab_operator.events import Events
+from trimtab_operator.handlers.kinds import take_pool
+from trimtab_operator.loops.pools import PoolReconciler
+from trimtab_operator.parse import parse_owned
+from trimtab_operator.pulse import Pulse
+from trimtab_operator.runtime import MANAGER, Runtime
+from trimtab_operator.settings import OperatorSettings
+
+KEY = ("ai", "chat")
+
+
+@dataclass
+class World:
+    """A pool and its target; writes are remembered, in order, and the next `/scale` answers can be scripted."""
+
+    pool: Object
+    scale_answers: list[tuple[int, str]] = field(default_factory=list)
+    writes: list[tuple[str, Any]] = field(default_factory=list)
+    replaced: bool = False
+    version: int = 100
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.json_response(self.pool)
+        place = request.path.rpartition("/")[2]
+        body = orjson.loads(await request.read())
+        if place != "events":
+            self.writes.append((place, body))
+        if place == "status" and self.replaced:
+            return web.json_response({"reason": "Conflict", "message": "uid mismatch"}, status=409)
+        if place == "scale" and self.scale_answers:
+            status, message = self.scale_answers.pop(0)
+            return web.json_response({"message": message}, status=status)
+        self.version += 1
+        return web.json_response({"metadata": {"resourceVersion": str(self.version)}})
+
+    def written(self, place: str) -> list[Any]:
+        return [body for where, body in self.writes if where == place]
+
+
+def stored(**spec: Any) -> Object:
+    pool = a_pool("chat", "ai", targetRef=target("web"), **spec)
+    pool["metadata"] |= {"uid": "u-1", "generation": 1, "resourceVersion": "1"}
+    return pool
+
+
+@asynccontextmanager
+async def operating(world: World, folder: Path) -> AsyncIterator[tuple[Runtime, PoolReconciler]]:
+    clock, metrics = FakeClock(), OperatorMetrics()
+    async with api_server(world.handle, folder) as kubeconfig, Kube.connect(kubeconfig) as kube:
+        runtime = Runtime(OperatorSettings(), kube, clock, metrics, Events(kube, clock, metrics), Pulse(30))
+        take_pool(runtime.store, "ADDED", world.pool)
+        see(runtime, 1, 5)
+        yield runtime, PoolReconciler.of(runtime)
+
+
+def see(runtime: Runtime, replicas: int, version: int, *managers: str) -> None:
+    """Have the target seen with that many replicas, owned by those managers."""
+    obj = a_deployment("web", "ai", replicas)
+    entries = [
+        {"manager": manager, "operation": "Update", "subresource": "scale", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        for manager in managers
+    ]
+    obj["metadata"] |= {"uid": "d-1", "resourceVersion": str(version), "managedFields": entries}
+    runtime.store.put_owned(DEPLOYMENTS, ("ai", "web"), parse_owned(DEPLOYMENTS, obj, MANAGER))
+
+
+def change(runtime: Runtime, world: World, **metadata: Any) -> None:
+    world.pool = world.pool | {"metadata": world.pool["metadata"] | metadata}
+    take_pool(runtime.store, "MODIFIED", world.pool)
+
+
+async def test_the_value_before_the_hold_and_the_finalizer_are_there_before_the_first_write(tmp_path: Path) -> None:
+    world = World(stored(mode="Enforce", replicas=3))
+    async with operating(world, tmp_path) as (_, reconciler):
+        await reconciler.reconcile(KEY)
+    places = [place for place, _ in world.writes]
+    assert places == ["status", "chat", "scale", "status"]
+    assert world.written("status")[0]["status"]["heldKnobs"][0]["before"] == "1"
+    assert world.written("chat")[0]["metadata"]["finalizers"] == [keys.FINALIZER]
+
+
+async def test_a_stale_action_is_dropped_and_an_approval_survives_it(tmp_path: Path) -> None:
+    world = World(stored(mode="Propose", replicas=3), scale_answers=[(409, "the object has been modified")])
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        (proposal,) = runtime.store.pools[KEY].state.proposals
+        change(runtime, world, annotations={keys.APPROVE: proposal.id})
+        await reconciler.reconcile(KEY)
+        assert runtime.store.pools[KEY].state.proposals == (proposal,)
+        see(runtime, 1, 6)
+        await reconciler.reconcile(KEY)
+    tried = [operations[0]["value"] for operations in world.written("scale")]
+    assert tried == ["5", "6"]
+    outcomes = [one["outcome"] for one in world.written("status")[-1]["status"]["recentDecisions"]]
+    assert outcomes == ["Applied", "Proposed"]
+
+
+async def test_nothing_is_decided_on_a_sight_older_than_our_own_write(tmp_path: Path) -> None:
+    world = World(stored(mode="Enforce", replicas=3))
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        before = len(world.writes)
+        await reconciler.reconcile(KEY)  # the watch still shows one replica
+        assert len(world.writes) == before
+        see(runtime, 3, world.version, MANAGER)
+        await reconciler.reconcile(KEY)
+    assert len(world.written("scale")) == 1
+
+
+async def test_a_refusal_is_shown_in_the_servers_words_and_not_repeated(tmp_path: Path) -> None:
+    world = World(stored(mode="Enforce", replicas=3), scale_answers=[(403, "exceeded quota")] * 3)
+    async with operating(world, tmp_path) as (_, reconciler):
+        for _ in range(3):
+            await reconciler.reconcile(KEY)
+    (decision,) = world.written("status")[-1]["status"]["recentDecisions"]
+    assert decision["outcome"] == "Refused"
+    assert "exceeded quota" in decision["message"]
+
+
+async def test_an_unchanged_pool_is_not_written_again(tmp_path: Path) -> None:
+    world = World(stored(replicas=1))
+    async with operating(world, tmp_path) as (_, reconciler):
+        for _ in range(3):
+            await reconciler.reconcile(KEY)
+    assert [place for place, _ in world.writes] == ["status"]
+
+
+async def test_a_hold_is_given_back_before_the_finalizer_goes(tmp_path: Path) -> None:
+    world = World(stored(mode="Enforce", replicas=3, deletionPolicy="Restore"))
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        see(runtime, 3, world.version, MANAGER)
+        await reconciler.reconcile(KEY)
+        world.writes.clear()
+        change(runtime, world, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[keys.FINALIZER, "other"])
+        await reconciler.reconcile(KEY)
+    assert [place for place, _ in world.writes] == ["scale", "chat"]
+    assert world.written("scale")[0][1]["value"] == 1
+    assert world.written("chat")[0]["metadata"]["finalizers"] == ["other"]
+
+
+async def test_a_restore_never_overrules_whoever_took_the_knob(tmp_path: Path) -> None:
+    world = World(stored(mode="Enforce", replicas=3, deletionPolicy="Restore"))
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        see(runtime, 9, world.version, "kubectl")
+        await reconciler.reconcile(KEY)
+        world.writes.clear()
+        change(runtime, world, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[keys.FINALIZER])
+        await reconciler.reconcile(KEY)
+    assert [place for place, _ in world.writes] == ["chat"]
+
+
+async def test_a_pool_whose_name_another_one_has_now_is_forgotten(tmp_path: Path) -> None:
+    world = World(stored(replicas=1), replaced=True)
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        assert KEY not in runtime.store.pools
