@@ -308,7 +308,7 @@ async def test_a_client_that_keeps_sending_after_a_refusal_still_reads_it(start:
     """Closing at once would reset the connection and could take the answer with it."""
     running = await start(limits=Limits(body_bytes=1000))
     with socket.create_connection(("127.0.0.1", running.port)) as client:
-        await asyncio.to_thread(client.sendall, HEAD + b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+        await asyncio.to_thread(client.sendall, HEAD + b"Content-Length: 30000000\r\n\r\n" + b"x" * 30_000_000)
         await asyncio.sleep(0.1)
         answer = await asyncio.to_thread(client.recv, 65536)
     assert answer.startswith(b"HTTP/1.1 413 ")

@@ -202,6 +202,24 @@ async def test_a_crowd_of_pipelined_requests_stops_reading_but_loses_none(start:
     assert running.engines[0].most_busy == 1
 
 
+async def test_a_crowd_behind_a_slow_request_is_no_longer_read(start: Start) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(call: Call) -> None:
+        await go_on.wait()
+        await call.json()
+
+    running = await start(waits, limits=Limits(pipelined=2))
+    async with running.connect() as client:
+        await client.send(post(CHAT) * 5)
+        await running.engines[0].arrived.wait()
+        (server_side,) = running.gateway.clients
+        await eventually(lambda: not server_side.transport.is_reading())
+        go_on.set()
+        assert [(await client.answer()).status for _ in range(5)] == [200] * 5
+        assert server_side.transport.is_reading()
+
+
 async def test_expect_continue_is_answered_before_the_body(start: Start) -> None:
     running = await start(echo)
     head, _, body = post(CHAT, expect="100-continue").partition(b"\r\n\r\n")
