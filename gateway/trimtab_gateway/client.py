@@ -28,7 +28,6 @@ class Front(Protocol):
     """What a client's connection needs of the gateway."""
 
     limits: Limits
-    draining: bool
     buffered_bytes: int
     clients: "set[ClientConnection]"
 
@@ -282,8 +281,6 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.write(wire.CONTINUE)
             if self.deadline == inf:
                 self.deadline = self._front.now() + self._front.limits.body_seconds
-        elif self._front.draining and not self._ready:
-            self.close()
         elif not self.write_paused:
             self.deadline = self._front.now() + self._front.limits.idle_seconds
 

@@ -52,7 +52,6 @@ class Front:
 
     def __init__(self) -> None:
         self.limits = Limits(body_bytes=2000, head_bytes=1000, headers=20, pipelined=2)
-        self.draining = False
         self.buffered_bytes = 0
         self.clients: set[ClientConnection] = set()
         self.seen: list[tuple[Any, ...]] = []
