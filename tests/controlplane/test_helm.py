@@ -15,6 +15,7 @@ from tests.controlplane.conftest import Installed
 from tests.support import helm
 from tests.support.helm import NAMESPACE
 from tests.support.kubectl import kubectl
+from tests.support.objects import Case
 from tests.support.operators import a_deployment, a_pool, because, condition, current, gone, pool, ready, seen
 from tests.support.placement import Hall
 from tests.support.until import until
@@ -32,6 +33,7 @@ from trimtab.kube.resources import (
     SERVICES,
     SERVING_POOLS,
     STATEFUL_SETS,
+    TRIMTAB_KINDS,
 )
 from trimtab.local.cluster import LocalCluster
 
@@ -142,13 +144,24 @@ async def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         return found
 
 
-async def test_a_raised_limit_wakes_rejected_pods(installed: Installed, kube: Kube, namespace: str) -> None:
+async def test_kinds_that_nothing_acts_on_say_so(release: LocalCluster, kube: Kube, namespace: str) -> None:
+    del release  # its operator says it
+    for resource in TRIMTAB_KINDS:
+        if resource != SERVING_POOLS:
+            document = Case(resource.kind, "", {"metadata.name": namespace}).document(namespace)
+            await kube.create(resource, document)
+            found = await seen(kube, resource, namespace, namespace, current)
+            assert (condition(found)["status"], condition(found)["reason"]) == ("Unknown", "NotYetImplemented")
+            await kube.delete(resource, namespace, namespace)
+
+
+async def test_a_raised_limit_wakes_rejected_pods(release: LocalCluster, kube: Kube, namespace: str) -> None:
     """The extender, which may not write nodes, asks the operator, which may."""
     hall = Hall(kube, namespace)
     try:
         await hall.build("a")
         await hall.limit("a", 1000)
-        await until(lambda: _usable(installed, hall.row("a"), 1000))
+        await until(lambda: _usable(release, hall.row("a"), 1000))
         await hall.pods("p", 2, watts=700)
         assert (await hall.decided(2))["a"] == 1
         await hall.limit("a", 10_000)
@@ -157,8 +170,8 @@ async def test_a_raised_limit_wakes_rejected_pods(installed: Installed, kube: Ku
         await hall.tear_down()
 
 
-async def _usable(installed: Installed, domain: str, watts: int) -> bool:
-    url = installed.extender.ready.replace("/readyz", "/v1/state")
+async def _usable(cluster: LocalCluster, domain: str, watts: int) -> bool:
+    url = f"http://127.0.0.1:{cluster.ports['extender']}/v1/state"  # pods come and go in this file, the forward stays
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return any((one["name"], one["usable_watts"]) == (domain, watts) for one in (await answer.json())["domains"])
 

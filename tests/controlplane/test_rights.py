@@ -16,8 +16,10 @@ from trimtab.local.cluster import LocalCluster
 PROCESSES = ("trimtab-operator", "trimtab-extender", "trimtab-gateway", "trimtab-release")
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:"
 
-# Grants for what the suite does not bring about, each with the reason why it stays.
-UNSEEN: dict[tuple[str, str, str, str], str] = {}
+# Grants for what happens in no test, or not in each run, with the reason why they stay.
+UNSEEN: dict[tuple[str, str, str, str], str] = {
+    ("trimtab-extender", "get", "", "pods"): "asked only when a watch has been silent about a pod that should be bound",
+}
 
 
 class Call(NamedTuple):
@@ -42,7 +44,7 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_ours(event: dict[str, Any]) -> bool:
-    return str(event["user"]["username"]).startswith(ACCOUNT)
+    return str(event["user"]["username"]).startswith(ACCOUNT) and _process(event) in PROCESSES
 
 
 def _process(event: dict[str, Any]) -> str:
@@ -114,6 +116,3 @@ def test_every_grant_is_used_and_every_use_is_granted(
     assert sorted(map(str, used - granted)) == []
     if _whole_suite(request):
         assert sorted(map(str, set(unused) - {Call(*one) for one in UNSEEN})) == []
-        assert sorted(map(str, {Call(*one) for one in UNSEEN} - set(unused))) == [], (
-            "used after all: take it off the list"
-        )

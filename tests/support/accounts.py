@@ -5,9 +5,12 @@ cluster of a user. Each gets a service account of its own, bound to the rules of
 log shows what it used of them.
 """
 
+import atexit
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -29,7 +32,6 @@ def granted(process: str) -> list[dict[str, Any]]:
     return [one for one in documents if one["kind"] in _RIGHTS and one["metadata"]["name"] == process]
 
 
-@cache
 def kubeconfig_for(process: str, administrator: Path) -> Path:
     """Grant what the chart grants to `process`, and return a kubeconfig that has these rights and no others.
 
@@ -37,6 +39,12 @@ def kubeconfig_for(process: str, administrator: Path) -> Path:
         process: e.g. `trimtab-operator`.
         administrator: a kubeconfig that may create roles.
     """
+    return _kubeconfig(process, administrator, administrator.stat().st_mtime_ns)
+
+
+@cache
+def _kubeconfig(process: str, administrator: Path, _written: int) -> Path:
+    """Once for each process and cluster: one that is brought up anew has a new administrator's file."""
     kubectl = shutil.which("kubectl") or Programs.standard().path("kubectl")
 
     def run(*arguments: str, stdin: str = "") -> str:
@@ -51,10 +59,11 @@ def kubeconfig_for(process: str, administrator: Path) -> Path:
     token = run("create", "token", process + SUFFIX, "--namespace", NAMESPACE, "--duration", "24h").strip()
     access = json.loads(run("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
     access["users"] = [{"name": access["users"][0]["name"], "user": {"token": token}}]
-    path = administrator.with_name(f"{administrator.name}-{process}")
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(access), encoding="utf-8")
-    return path
+    descriptor, path = tempfile.mkstemp(prefix=f"{process}-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(access, file)
+    atexit.register(Path(path).unlink, missing_ok=True)
+    return Path(path)
 
 
 def _renamed(document: dict[str, Any]) -> dict[str, Any]:
