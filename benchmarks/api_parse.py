@@ -18,8 +18,9 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.support.objects import CASES  # noqa: E402 - the table lives with the tests
-from trimtab.api import ServingPool  # noqa: E402
+from tests.support.objects import CASES
+
+from trimtab.api import ServingPool
 
 ROUNDS, REPEATS = 7, 2000
 
