@@ -27,12 +27,16 @@ from trimtab.workload.catalog import find_traces
 from trimtab.workload.request import Trace, TraceRequest
 
 
+def copies(trace: Trace, requests: int) -> int:
+    """How often each request arrives; all at the same time, so that the shape of the hour stays."""
+    return -(-requests // len(trace.requests))
+
+
 def compressed(trace: Trace, *, requests: int, speedup: float) -> Iterator[TraceRequest]:
     """The trace's requests `speedup` times as fast, again and again until there are enough."""
-    copies = -(-requests // len(trace.requests))  # side by side, so that the shape of the day stays
     made = 0
     for request in trace.requests:
-        for _ in range(copies):
+        for _ in range(copies(trace, requests)):
             if made == requests:
                 return
             made += 1
@@ -86,7 +90,7 @@ def main() -> None:
     saturated = run(trace, kind, engines=8, requests=len(trace.requests), speedup=1e9)
     rate = len(trace.requests) / saturated["simulated_seconds"] / 8 * arguments.engines
     requests = arguments.requests or len(trace.requests)
-    speedup = arguments.load * rate / (requests / trace.duration_seconds)
+    speedup = arguments.load * rate / (copies(trace, requests) * len(trace.requests) / trace.duration_seconds)
     figures = run(trace, kind, engines=arguments.engines, requests=requests, speedup=speedup)
     print(json.dumps({"python": platform.python_version(), "kv_blocks": arguments.kv_blocks, **figures}, indent=2))
 
