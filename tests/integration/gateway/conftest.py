@@ -147,6 +147,6 @@ def few(max_requests: int = 5000, max_waiting_seconds: float = 600.0, without_en
 
 CHAT = {"model": "llama", "messages": []}
 STREAM = {"model": "llama", "messages": [], "stream": True}
-LEVELS = (Level("interactive", 0.5), Level("batch"))
+LEVELS = (Level("interactive", 60.0), Level("strict", 0.01), Level("batch"))
 
 __all__ = ["CHAT", "LEVELS", "STREAM", "Client", "Running", "Start", "a_pool", "eventually", "few"]

@@ -288,10 +288,10 @@ async def test_idle_clients_are_closed_without_a_word(start: Start, used: bool) 
 
 async def test_a_slow_engine_is_not_mistaken_for_a_slow_client(start: Start) -> None:
     async def slow(call) -> None:  # noqa: ANN001
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.5)
         await call.json()
 
-    running = await start(slow, limits=Limits(head_seconds=0.1, body_seconds=0.1, idle_seconds=0.1))
+    running = await start(slow, limits=Limits(head_seconds=1.0, body_seconds=1.0, idle_seconds=1.0))
     assert (await running.ask(CHAT)).status == 200
 
 

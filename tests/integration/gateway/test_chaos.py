@@ -118,5 +118,5 @@ async def test_every_request_ends_once_and_nothing_is_left_behind(start: Start, 
     ended = sum(running.outcomes().values())
     # Requests whose client left before it was read whole, or whose connection ended before their turn, never began.
     assert answered <= ended <= sent
-    assert running.outcomes()["ok"] > 100
+    assert running.outcomes()["ok"] > 50
     assert len(running.outcomes()) >= 4
