@@ -162,27 +162,27 @@ async def prepare(kube: Kube) -> None:
         await kube.apply(POWER_DOMAINS, {"metadata": {"name": f"bench-{row_number}"}, "spec": spec}, force=True)
 
 
-async def one(kube: Kube, scheduler: Scheduler, pods: int, label: str) -> tuple[float, int]:
-    """Place pods with one scheduler; return pods per second and the number of nodes used."""
+async def one(kube: Kube, scheduler: Scheduler, pods: int, label: str) -> tuple[float, int, float]:
+    """Place pods with one scheduler; return pods per second, nodes used, and its CPU milliseconds per pod."""
     scheduler.pause()
     names = [f"{label}-{index}" for index in range(pods)]
     for chunk in range(0, pods, 32):
         await asyncio.gather(*(kube.create(PODS, pod(name, scheduler.name)) for name in names[chunk : chunk + 32]))
     nodes: dict[str, str] = {}
-    begun = 0.0
+    begun = cpu = 0.0
     async for event in list_then_watch(kube, PODS, SPACE):
         if scheduler.process.poll() is not None:
             raise RuntimeError(f"{scheduler.name} ended: {scheduler.last_words()}")
         if event.type is EventType.SYNCED:
-            begun = time.perf_counter()
+            begun, cpu = time.perf_counter(), cpu_seconds(scheduler.process.pid)
             scheduler.resume()
         elif event.object["spec"].get("nodeName"):
             nodes[event.object["metadata"]["name"]] = event.object["spec"]["nodeName"]
             if len(nodes) == pods:
                 break
-    took = time.perf_counter() - begun
+    took, used = time.perf_counter() - begun, cpu_seconds(scheduler.process.pid) - cpu
     await clear(kube)
-    return pods / took, len(set(nodes.values()))
+    return pods / took, len(set(nodes.values())), 1000 * used / pods
 
 
 async def clear(kube: Kube) -> None:
@@ -210,8 +210,8 @@ async def measure(options: argparse.Namespace, cluster: LocalCluster, folder: Pa
                     before = cpu_seconds(process.pid)
                     found: dict[str, float] = {}
                     for name in rng.sample(sorted(chosen), k=2):
-                        rate, nodes = await one(kube, chosen[name], options.pods, f"r{number}")
-                        found[name], found[f"nodes_{name}"] = rate, nodes
+                        rate, nodes, cpu = await one(kube, chosen[name], options.pods, f"r{number}")
+                        found |= {name: rate, f"nodes_{name}": nodes, f"scheduler_cpu_ms_per_pod_{name}": cpu}
                     found["ratio"] = found["with"] / found["without"]
                     found["extender_cpu_ms_per_pod"] = 1000 * (cpu_seconds(process.pid) - before) / options.pods
                     rounds.append(found)
