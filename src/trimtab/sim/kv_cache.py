@@ -74,6 +74,10 @@ class KvCache:
         """How many of the first `hits` blocks, all in the cache, nobody holds: taking those up costs free blocks."""
         return sum(hashes[index] in self._idle for index in range(hits))
 
+    def is_safe(self, key: BlockKey, blocks: int) -> bool:
+        """Whether handing out `blocks` fresh blocks cannot evict the block with this hash."""
+        return blocks <= self._untouched or key not in self._idle
+
     def blocks_of(self, run: int) -> int:
         """How many blocks of a run are still there."""
         return self._idle.get(run, 0)

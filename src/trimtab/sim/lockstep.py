@@ -141,9 +141,7 @@ class Lockstep:
         self._offsets += offset
         self._by_fill[offset % self._block_size] += 1
         heappush(self._finishes, (sequence.due, sequence.place, sequence))
-        filling = sequence.computed // self._block_size
-        if self._naming and filling < len(sequence.work.block_hashes):
-            heappush(self._names, ((filling + 1) * self._block_size - 1 - offset, sequence.place, sequence))
+        self._expect_name(sequence, sequence.computed // self._block_size)
 
     def leave(self, sequence: Sequence) -> None:
         """Take a member out, whose numbers are up to date."""
@@ -197,6 +195,19 @@ class Lockstep:
         """Iterations before the one in which a block is filled whose hash is known; 0: that is the next one."""
         return self._next(self._names) - self.iterations
 
+    def fillers(self) -> list[Sequence]:
+        """Return those who fill a block with a known hash in the next iteration, in the order of the batch."""
+        found = []
+        while self.until_name() == 0:
+            sequence = heappop(self._names)[-1]
+            self._expect_name(sequence, (self.iterations + (sequence.offset or 0)) // self._block_size + 1)
+            found.append(sequence)
+        return found
+
+    def full_blocks(self, sequence: Sequence) -> int:
+        """How many full blocks a member has at the end of the next iteration."""
+        return (self.iterations + (sequence.offset or 0) + 1) // self._block_size
+
     def needs_block(self, sequence: Sequence) -> bool:
         """Whether a member needs a new KV block for the next iteration."""
         return sequence.offset is not None and (sequence.offset + self.iterations) % self._block_size == 0
@@ -217,6 +228,12 @@ class Lockstep:
                 return iterations
             iterations += 1
         return most
+
+    def _expect_name(self, sequence: Sequence, filling: int) -> None:
+        """Note when a member fills its block number `filling`, if anybody else can know the block."""
+        if self._naming and filling < len(sequence.work.block_hashes):
+            when = (filling + 1) * self._block_size - 1 - (sequence.offset or 0)
+            heappush(self._names, (when, sequence.place, sequence))
 
     def _next(self, heap: list[tuple[int, int, Sequence]]) -> int:
         while heap:

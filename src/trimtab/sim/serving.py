@@ -414,7 +414,10 @@ class ServingEngine:
         tokens = self._chunk(prompt)
         chunk_blocks = 0 if prompt is None else self._missing_blocks(prompt, tokens)
         enough = needed + chunk_blocks <= self.cache.free
-        if self._lockstep.until_name() == 0 or not (enough or self.config.scheduling_policy == "fcfs"):
+        fillers = self._lockstep.fillers()
+        if not (enough or (self.config.scheduling_policy == "fcfs" and not fillers)):
+            return self._serve_one_by_one(preempted)
+        if not all(self.cache.is_safe(s.work.block_hashes[len(s.held)], needed) for s in fillers):
             return self._serve_one_by_one(preempted)
         while needed > self.cache.free:  # the last admitted gives way, until the others have their blocks
             victim = self._worst_running()
@@ -422,6 +425,8 @@ class ServingEngine:
             self._preempt(victim)
             preempted.append(victim)
         self.cache.take(needed)
+        for filler in fillers:
+            self._name(filler, self._lockstep.full_blocks(filler))
         budget = self.config.max_num_batched_tokens - self._lockstep.size
         if prompt is None or prompt.phase is not Phase.RUNNING or not tokens:
             return budget
@@ -519,10 +524,11 @@ class ServingEngine:
             return False
         self.cache.take(missing)
         sequence.blocks += missing
-        self.cache.name(
-            sequence.held, sequence.work.block_hashes, (sequence.computed + tokens) // self.cache.block_size
-        )
+        self._name(sequence, (sequence.computed + tokens) // self.cache.block_size)
         return True
+
+    def _name(self, sequence: Sequence, full: int) -> None:
+        self.cache.name(sequence.held, sequence.work.block_hashes, full)
 
     def _worst_running(self) -> Sequence:
         if self.config.scheduling_policy == "fcfs":
