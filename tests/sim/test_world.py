@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -125,6 +126,24 @@ def test_a_trace_that_goes_back_is_refused() -> None:
     pool.feed(at(1.0, 0.5))
     with pytest.raises(ValueError, match="request 1 arrives before the one before it"):
         pool.simulation.run()
+
+
+class TestFrontEnds:
+    SLOW = replace(kind(), front_end_seconds=2.0, front_end_seconds_per_token=0.125)
+
+    def test_the_engine_sees_a_request_after_them(self) -> None:
+        pool = world(self.SLOW)
+        pool.feed(at(1.0))
+        pool.simulation.run()
+        assert (pool.ledger.dispatched_at[0], pool.ledger.admitted_at[0], pool.ledger.ttft()[0]) == (1.0, 3.5, 3.5)
+
+    def test_a_client_can_leave_in_them(self) -> None:
+        pool = world(replace(self.SLOW, capacity=1))
+        pool.feed(at(1.0, 1.5))
+        pool.simulation.at(2.0, lambda: pool.leave(0) and None)
+        pool.simulation.run()
+        assert fates(pool) == [Fate.LEFT, Fate.FINISHED]
+        assert pool.ledger.dispatched_at[1] == 2.0
 
 
 class TestClients:

@@ -29,12 +29,20 @@ class ServerKind:
     Attributes:
         capacity: Requests that one server carries at most; 0: as many as its batch holds.
         start_seconds: How long a new one takes until it serves.
+        front_end_seconds: What its front end (HTTP, tokenizing, handing over) takes before the engine sees a request.
+        front_end_seconds_per_token: What it takes more for each token of the prompt.
     """
 
     config: EngineConfig
     cost: IterationCost
     capacity: int = 0
     start_seconds: float = 0.0
+    front_end_seconds: float = 0.0
+    front_end_seconds_per_token: float = 0.0
+
+    def front_end(self, prompt_tokens: int) -> float:
+        """Return the seconds from the dispatch of a request to its arrival in the engine."""
+        return self.front_end_seconds + self.front_end_seconds_per_token * prompt_tokens
 
 
 @dataclass(slots=True)
@@ -42,9 +50,8 @@ class _Open:
     """A request that has been handed to a server."""
 
     number: int
-    request: Request
     server: Server
-    sequence: Sequence | None = None
+    sequence: Sequence | None = None  # None while the front end has it
 
 
 class PoolWorld:
@@ -74,6 +81,7 @@ class PoolWorld:
         self.queue = PoolQueue(POOL, bounds or Bounds(), order)
         self.ledger = Ledger()
         self.servers: dict[str, Server] = {}
+        self._kinds: dict[str, ServerKind] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._indexes: dict[str, int] = {}
         self._listener = listener
@@ -88,6 +96,7 @@ class PoolWorld:
             raise ValueError(f"there is a server {name!r} already")
         server = Server(self.simulation, name, ServingEngine(kind.config, kind.cost), self._finished)
         self.servers[name] = server
+        self._kinds[name] = kind
         self._indexes[name] = len(self.ledger.servers)
         self.ledger.servers.append(name)
         self._endpoints[name] = Endpoint(name, kind.capacity or kind.config.max_num_seqs, ready=False)
@@ -124,9 +133,10 @@ class PoolWorld:
             self._end(number, Fate.LEFT)
             return True
         carried = self._open.get(number)
-        if carried is None or carried.sequence is None:
+        if carried is None:
             return False
-        carried.server.cancel(carried.sequence)
+        if carried.sequence is not None:
+            carried.server.cancel(carried.sequence)
         self._close(carried, Fate.LEFT)
         return True
 
@@ -168,13 +178,21 @@ class PoolWorld:
     def _dispatch(self, dispatch: Dispatch) -> None:
         number, server = dispatch.request.key, self.servers[dispatch.endpoint]
         self.ledger.dispatch(number, self._indexes[server.name], self.simulation.now)
-        carried = self._open[number] = _Open(number, dispatch.request, server)
+        carried = self._open[number] = _Open(number, server)
         work = work_of(self._requests.pop(number), server.engine.config.block_size)
         if work.prompt_tokens + work.output_tokens > server.engine.token_capacity:
             self._close(carried, Fate.TOO_LONG)
-            return
-        carried.sequence = server.submit(work)
-        self._by_sequence[carried.sequence] = carried
+        elif delay := self._kinds[server.name].front_end(work.prompt_tokens):
+            self.simulation.after(delay, _PassesFrontEnd(self, number, work))
+        else:
+            self.hand_over(number, work)
+
+    def hand_over(self, number: int, work: Work) -> None:
+        """Let an engine see a request that its server carries, unless its client has left."""
+        carried = self._open.get(number)
+        if carried is not None:
+            carried.sequence = carried.server.submit(work)
+            self._by_sequence[carried.sequence] = carried
 
     def _finished(self, server: Server, sequence: Sequence) -> None:
         del server
@@ -198,6 +216,7 @@ class PoolWorld:
     def _forget_if_drained(self, name: str) -> None:
         if name not in self._endpoints and not self.queue.fleet.in_flight(name):
             self.servers.pop(name, None)
+            self._kinds.pop(name, None)
 
     def _plan_look(self) -> None:
         """See to it that the queue is looked at when its oldest request has waited too long, and not without one."""
@@ -237,6 +256,18 @@ class _Started:
 
     def __call__(self) -> None:
         self.world.start(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _PassesFrontEnd:
+    """A request leaves its server's front end for the engine."""
+
+    world: PoolWorld
+    number: int
+    work: Work
+
+    def __call__(self) -> None:
+        self.world.hand_over(self.number, self.work)
 
 
 class _Arrivals:
