@@ -97,7 +97,7 @@ metadata:
   namespace: {{ .root.Release.Namespace }}
   labels: {{- include "trimtab.labels" . | nindent 4 }}
 spec:
-  maxUnavailable: {{ .disruptions | default 1 }}
+  maxUnavailable: 1
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{- include "trimtab.selector" . | nindent 6 }}

@@ -62,6 +62,7 @@ def test_helm_finds_nothing_wrong_with_the_chart(helm: Path) -> None:
         ("surprise=1", "surprise"),
         ("operator.replica=2", "replica"),
         ("operator.replicas=many", "/operator/replicas"),
+        ("extender.replicas=2", "/extender/replicas"),
         ("gateway.settings.drain_secnds=3", "drain_secnds"),
         ("extender.settings.address=0.0.0.0", "address"),
         ("scheduler.mode=Sidecar", "/scheduler/mode"),
@@ -143,10 +144,13 @@ def test_a_process_is_probed_bounded_spread_and_outlives_its_drain(helm: Path, p
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
 
 
-def test_standing_by_does_not_count_against_the_extenders_budget(helm: Path) -> None:
-    """Of several extenders one is Ready: a budget of one would keep it on its node for ever."""
-    budget = _named(_render(helm, "--set", "extender.replicas=3"), "PodDisruptionBudget", "trimtab-extender")
-    assert budget["spec"]["maxUnavailable"] == 3
+def test_a_hung_extender_is_killed_early_enough_to_be_replaced_within_15_seconds(helm: Path) -> None:
+    (container,) = dict(_pods(_render(helm)))["trimtab-extender"]["spec"]["containers"]
+    probe = container["livenessProbe"]
+    noticed = probe["failureThreshold"] * probe["periodSeconds"] + probe["timeoutSeconds"]
+    starting = 4
+    assert noticed + probe["terminationGracePeriodSeconds"] + starting <= 15
+    assert probe["failureThreshold"] >= 3  # a busy machine may miss two
 
 
 def test_roles_have_no_wildcards_and_only_what_a_process_may_do(helm: Path) -> None:
