@@ -44,6 +44,13 @@ envFrom:
 - configMapRef: {name: trimtab-{{ .component }}}
 {{- end }}
 
+{{/* Seconds to end in: the times of a drain, one after the other, and 15 s to close and to say goodbye. */}}
+{{- define "trimtab.grace" -}}
+{{- $seconds := 15 -}}
+{{- range . }}{{- $seconds = add $seconds (ceil (float64 .)) }}{{- end -}}
+{{ $seconds }}
+{{- end }}
+
 {{/* Placement of the pods of one component, spread over hosts and zones where there are several. */}}
 {{- define "trimtab.placement" -}}
 {{- with .values.nodeSelector }}

@@ -20,6 +20,12 @@ from trimtab_operator.settings import OperatorSettings
 ROOT = CHART.parents[1]
 PROCESSES = {"operator": OperatorSettings, "extender": ExtenderSettings, "gateway": GatewaySettings}
 FROM_THE_POD = {"identity", "bind_address", "address", "kubeconfig"}
+# What probes, Services, rights and volumes of the chart depend on.
+FIXED = {
+    "operator": {"health_port", "metrics_port", "lease", "namespace"},
+    "extender": {"port", "metrics_port", "lease", "namespace"},
+    "gateway": {"port", "admin_port", "metrics_port", "endpoints"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +89,21 @@ def test_only_the_versions_of_kubernetes_that_were_tried_are_accepted(helm: Path
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_the_schema_knows_every_setting_of_a_process(process: str) -> None:
+def test_the_schema_knows_every_setting_that_a_pod_survives(process: str) -> None:
     settings = PROCESSES[process]
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     known = set(schema["properties"][process]["properties"]["settings"]["properties"])
-    assert known == set(settings.model_fields) - FROM_THE_POD, f"correct {process}.settings in values.schema.json"
+    wanted = set(settings.model_fields) - FROM_THE_POD - FIXED[process]
+    assert known == wanted, f"correct {process}.settings in values.schema.json"
+
+
+@pytest.mark.parametrize(("process", "setting"), [(one, name) for one, names in FIXED.items() for name in names])
+def test_what_the_chart_depends_on_cannot_be_set(helm: Path, process: str, setting: str) -> None:
+    assert setting in PROCESSES[process].model_fields, "else it would be refused as unknown"
+    done = _run(helm, "template", "trimtab", str(CHART), "--set", f"{process}.settings.{setting}=1")
+    assert done.returncode != 0
+    assert f"/{process}/settings" in done.stderr
+    assert setting in done.stderr
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -115,7 +131,7 @@ def test_every_pod_is_hardened_and_has_an_account_of_its_own(helm: Path) -> None
         "trimtab-release",
     }
     assert {template["spec"]["serviceAccountName"] for template in pods.values()} == accounts
-    for template in pods.values():
+    for name, template in pods.items():
         pod = template["spec"]["securityContext"]
         assert (pod["runAsNonRoot"], pod["seccompProfile"]["type"]) == (True, "RuntimeDefault")
         for container in template["spec"]["containers"]:
@@ -124,6 +140,7 @@ def test_every_pod_is_hardened_and_has_an_account_of_its_own(helm: Path) -> None
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
+            assert container["resources"].get("requests"), f"{name} is refused where a quota wants requests"
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -139,9 +156,22 @@ def test_a_process_is_probed_bounded_spread_and_outlives_its_drain(helm: Path, p
     assert len(template["topologySpreadConstraints"]) == 2
     defaults = PROCESSES[process].model_fields
     drain = sum(defaults[name].default for name in ("drain_delay_seconds", "drain_seconds") if name in defaults)
-    assert template["terminationGracePeriodSeconds"] > drain
+    assert template["terminationGracePeriodSeconds"] >= drain + 15
     budget = _named(documents, "PodDisruptionBudget", f"trimtab-{process}")["spec"]
     assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+
+
+@pytest.mark.parametrize(
+    ("settings", "grace"),
+    [
+        ("gateway.settings.drain_seconds=600", 3 + 600 + 15),
+        ("gateway.settings.drain_seconds=0,gateway.settings.drain_delay_seconds=0.5", 1 + 15),
+        ("extender.settings.drain_seconds=300", 300 + 15),
+    ],
+)
+def test_a_longer_drain_is_given_the_time(helm: Path, settings: str, grace: int) -> None:
+    name = f"trimtab-{settings.partition('.')[0]}"
+    assert dict(_pods(_render(helm, "--set", settings)))[name]["spec"]["terminationGracePeriodSeconds"] == grace
 
 
 def test_a_hung_extender_is_killed_early_enough_to_be_replaced_within_15_seconds(helm: Path) -> None:
