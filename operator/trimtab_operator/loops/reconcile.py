@@ -28,7 +28,8 @@ class ReconcileLoop:
     """Looks at dirty objects, several at a time but never the same one twice at once.
 
     An error of one object delays that object; an API server that does not answer delays all of them, so that a
-    restart of it costs seconds and not the longest back-off.
+    restart of it costs seconds and not the longest back-off. While one pass takes longer than any should, the process
+    does not count as live: its object would wait for ever.
 
     Attributes:
         runtime: the process.
@@ -37,7 +38,7 @@ class ReconcileLoop:
 
     runtime: Runtime
     reconcilers: Mapping[str, Reconcile]
-    _busy: set[Subject] = field(default_factory=set)
+    _busy: dict[Subject, float] = field(default_factory=dict)  # since when
     _again: set[Subject] = field(default_factory=set)
     _failures: dict[Subject, int] = field(default_factory=dict)
     _outages: int = 0
@@ -55,7 +56,7 @@ class ReconcileLoop:
 
     async def _next(self, slots: asyncio.Semaphore) -> None:
         runtime = self.runtime
-        runtime.pulse.beat()
+        self._beat()
         subject = runtime.store.agenda.take(runtime.clock.now())
         if subject is None:
             runtime.metrics.waiting(len(self._busy))
@@ -64,10 +65,16 @@ class ReconcileLoop:
             self._again.add(subject)
         else:
             await slots.acquire()
-            self._busy.add(subject)
+            self._busy[subject] = runtime.clock.now()
             task = asyncio.create_task(self._work(subject, slots), name=f"reconcile {'/'.join(subject)}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _beat(self) -> None:
+        oldest = next(iter(self._busy.values()), None)  # in the order in which they began
+        runtime = self.runtime
+        if oldest is None or runtime.clock.now() - oldest <= runtime.settings.stale_seconds:
+            runtime.pulse.beat()
 
     async def _work(self, subject: Subject, slots: asyncio.Semaphore) -> None:
         plural, namespace, name = subject
@@ -90,7 +97,7 @@ class ReconcileLoop:
             self._delay(subject)
         finally:
             self.runtime.metrics.reconciled(plural, result, clock.now() - began)
-            self._busy.discard(subject)
+            self._busy.pop(subject, None)
             slots.release()
             if subject in self._again:
                 self._again.discard(subject)

@@ -58,7 +58,8 @@ class Election:
         name: the Lease's name.
         identity: who we are; unique per process.
         terms: how long the Lease lasts.
-        on_try: called after each try to acquire or renew, so that liveness sees a standby at work.
+        on_try: called at each try to acquire, so that liveness sees a standby at work. Not on renewals: they go on while
+            the leader's work hangs.
         leading: whether we hold the Lease.
     """
 
@@ -140,11 +141,12 @@ class _Lease(BaseLock):
     def __init__(self, election: Election) -> None:
         super().__init__(election.name, election.namespace, election.identity)
         self._kube = election.kube
-        self._on_try = election.on_try
+        self._election = election
         self._seen: Object = {}
 
     async def get(self, name: str, namespace: str) -> tuple[bool, Any]:
-        self._on_try()
+        if not self._election.leading:
+            self._election.on_try()
         try:
             self._seen = await self._kube.get(LEASES, name, namespace)
         except KubeError as error:

@@ -122,6 +122,22 @@ async def test_a_lease_that_somebody_holds_is_not_taken(tmp_path: Path) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_renewals_are_no_sign_of_life(tmp_path: Path) -> None:
+    server = LeaseServer()
+    async with elections(server, tmp_path, "first") as (first,):
+        tries: list[bool] = []
+        first.on_try = lambda: tries.append(first.leading)
+        leading = asyncio.create_task(first.lead(forever))
+        await until(lambda: _at_least(lambda: first.leading, 1))
+        before = len(tries)
+        renewed = server.version + 2
+        await until(lambda: _at_least(lambda: server.version, renewed))
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
+    assert before > 0
+    assert tries == [False] * before
+
+
 async def _at_least(count: Any, number: int) -> bool:
     return bool(count() >= number)
 

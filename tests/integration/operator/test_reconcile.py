@@ -197,5 +197,34 @@ async def test_a_turning_loop_keeps_the_process_live() -> None:
         await until(lambda: _true(runtime.pulse.livez()[0] == 200))
 
 
+async def test_a_pass_that_never_ends_takes_the_process_down_although_the_loop_turns() -> None:
+    runtime = a_runtime()
+    time = 0.0
+    runtime = replace(runtime, pulse=Pulse(30, monotonic=lambda: time))
+    begun = asyncio.Event()
+    turns = 0
+
+    async def work(key: Key) -> None:
+        nonlocal turns
+        if key[1] == "hangs":
+            begun.set()
+            await asyncio.Event().wait()
+        turns += 1
+
+    async with looping(runtime, work):
+        mark(runtime, "hangs")
+        await begun.wait()
+        time = 29.0
+        mark(runtime, "a")
+        await until(lambda: _true(turns == 1))
+        time = 40.0
+        assert runtime.pulse.livez()[0] == 200
+        await runtime.clock.sleep(31)
+        time = 80.0
+        mark(runtime, "b")
+        await until(lambda: _true(turns == 2 and not len(runtime.store.agenda)))
+        assert runtime.pulse.livez()[0] == 503
+
+
 async def _true(value: bool) -> bool:
     return value
