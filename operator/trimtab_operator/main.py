@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import kopf
 import structlog
@@ -116,7 +117,7 @@ async def _work(runtime: Runtime, stop: asyncio.Event) -> int:
         _log.info("operator stopped", identity=settings.identity)
 
 
-async def _end(*tasks: "asyncio.Task[None]", seconds: float = 0.0) -> None:
+async def _end(*tasks: "asyncio.Future[Any]", seconds: float = 0.0) -> None:
     """Have tasks end: by themselves within `seconds`, else by cancellation."""
     if tasks:
         await asyncio.wait(tasks, timeout=seconds)
@@ -136,7 +137,8 @@ def _why_ended(done: "set[asyncio.Task[None]]") -> int:
             _log.error("operator must end", error=str(error))
             return 1
         if error is not None:
-            raise error
+            _log.error("operator must end: defect", task=task.get_name(), exc_info=error)
+            return 1
     return 0
 
 
@@ -158,15 +160,14 @@ async def _lead(runtime: Runtime, stop: asyncio.Event, ending: "list[asyncio.Tas
     watching = asyncio.create_task(_watch_kinds(runtime, stop), name="kopf")
     ending.append(watching)
     stopping = asyncio.create_task(_flag(stop), name="stop leading")
+    working = asyncio.gather(*workers)  # ends with the first error of any
     try:
-        done, _ = await asyncio.wait({watching, stopping, workers[0]}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({watching, stopping, working}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
         runtime.metrics.led(leading=False)
-        for task in (*workers, stopping):
-            task.cancel()
-        await asyncio.gather(*workers, stopping, return_exceptions=True)
+        await _end(*workers, working, stopping)
 
 
 async def _carry_nudges(runtime: Runtime) -> None:

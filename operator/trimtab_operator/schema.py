@@ -4,11 +4,10 @@ import structlog
 
 from trimtab.api import keys
 from trimtab.api.schema_hashes import SCHEMA_HASHES
-from trimtab.kube import Kube, NotFound
+from trimtab.kube import Kube, KubeError, NotFound
 from trimtab.kube.resources import CRDS, TRIMTAB_KINDS
 from trimtab.model.reason import Reason, ReasonCode
 from trimtab.model.ref import Ref
-from trimtab.obs.clock import WallClock
 from trimtab.obs.wording import say
 from trimtab_operator.runtime import Runtime
 
@@ -48,10 +47,12 @@ async def refuse_old_schema(runtime: Runtime) -> None:
 
 async def await_schema(runtime: Runtime) -> None:
     """Return once the definitions match; objects are marked so that each is looked at again."""
-    clock = WallClock()
     while runtime.refusal.reason is not None:
-        await clock.sleep(_PERIOD_SECONDS)
-        runtime.refusal.reason = await mismatch(runtime.kube)
+        await runtime.clock.sleep(_PERIOD_SECONDS)
+        try:
+            runtime.refusal.reason = await mismatch(runtime.kube)
+        except KubeError as error:
+            _log.warning("schema not looked at", error=error.message, retry_seconds=_PERIOD_SECONDS)
     _log.info("schema matches")
     for key in runtime.store.pools:
         runtime.store.mark(key)
