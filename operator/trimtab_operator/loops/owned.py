@@ -11,7 +11,7 @@ import structlog
 from trimtab.actuate.manifests import OWNED, Blueprint
 from trimtab.actuate.scaling import hold_scale
 from trimtab.actuate.workloads import apply_owned, blame
-from trimtab.kube import BadRequest, Forbidden, Invalid, KubeError, NotFound, Resource
+from trimtab.kube import BadRequest, Forbidden, Invalid, Kube, KubeError, NotFound, Object, Resource
 from trimtab.kube.resources import DEPLOYMENTS, SERVING_POOLS
 from trimtab.model.pool import PoolSpec
 from trimtab.model.reason import Reason, ReasonCode
@@ -24,6 +24,22 @@ _log = structlog.get_logger(__name__)
 
 class PoolGone(Exception):
     """The pool whose objects were to be written exists no longer."""
+
+
+async def confirm(kube: Kube, resource: Resource, name: str, namespace: str | None, uid: str) -> Object:
+    """Return the metadata of an object, as the server has it now.
+
+    Raises:
+        PoolGone: the object is not there any more, or another one has its name.
+        KubeError: the server could not be asked.
+    """
+    try:
+        metadata: Object = (await kube.get(resource, name, namespace))["metadata"]
+    except NotFound:
+        raise PoolGone from None
+    if metadata["uid"] != uid:
+        raise PoolGone
+    return metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +121,8 @@ class OwnedObjects:
 
     async def _check_pool(self, key: Key, record: PoolRecord) -> None:
         """Make sure that the pool still exists: its objects also vanish when it was deleted behind our back."""
-        try:
-            pool = await self.runtime.kube.get(SERVING_POOLS, key[1], key[0])
-        except NotFound:
-            raise PoolGone from None
-        metadata = pool["metadata"]
-        if metadata["uid"] != record.asked.uid or "deletionTimestamp" in metadata:
+        namespace, name = key
+        if "deletionTimestamp" in await confirm(self.runtime.kube, SERVING_POOLS, name, namespace, record.asked.uid):
             raise PoolGone
 
     def _repaired(

@@ -11,7 +11,7 @@ from trimtab.model.reason import ReasonCode
 from trimtab.model.ref import Ref
 from trimtab.model.verdict import ConditionType, Truth, Verdict
 from trimtab.obs.wording import say
-from trimtab_operator.loops.owned import PoolGone
+from trimtab_operator.loops.owned import confirm
 from trimtab_operator.records import StatusMemory
 from trimtab_operator.runtime import Runtime
 from trimtab_operator.status import Status, due, remember
@@ -40,7 +40,7 @@ class Statuses:
 
         Raises:
             PoolGone: the object is not there any more, or another one has its name.
-            KubeError: the server could not be asked.
+            KubeError: the server could not be asked, or refuses the status of an object that is there.
         """
         at = self.runtime.clock.now()
         when = due(memory, status, at, self.runtime.settings.status_interval_seconds)
@@ -50,8 +50,9 @@ class Statuses:
         self.runtime.metrics.wrote(f"{resource.plural}/status", "patch")
         try:
             await self.runtime.kube.merge_patch(resource, ref.name, body, ref.namespace or None, "status")
-        except (NotFound, Conflict):
-            raise PoolGone from None
+        except (NotFound, Conflict):  # also while a definition is replaced, or by a webhook
+            await confirm(self.runtime.kube, resource, ref.name, ref.namespace or None, uid)
+            raise
         self._tell(ref, uid, memory, verdicts)
         remember(memory, status, at)
         return None

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from aiohttp import web
 
 from tests.support.api_server import api_server
 from tests.support.clocks import FakeClock
 from tests.support.operators import a_deployment, a_pool, target
 from trimtab.api import keys
-from trimtab.kube import Kube, Object
+from trimtab.kube import Conflict, Kube, NotFound, Object
 from trimtab.kube.resources import DEPLOYMENTS
 from trimtab.obs.metrics import OperatorMetrics
 from trimtab_operator.events import Events
@@ -34,18 +35,18 @@ class World:
     pool: Object
     scale_answers: list[tuple[int, str]] = field(default_factory=list)
     writes: list[tuple[str, Any]] = field(default_factory=list)
-    replaced: bool = False
+    status_refusal: int = 0
     version: int = 100
 
     async def handle(self, request: web.Request) -> web.Response:
         if request.method == "GET":
-            return web.json_response(self.pool)
+            return web.json_response(self.pool, status=200 if self.pool else 404)
         place = request.path.rpartition("/")[2]
         body = orjson.loads(await request.read())
         if place != "events":
             self.writes.append((place, body))
-        if place == "status" and self.replaced:
-            return web.json_response({"reason": "Conflict", "message": "uid mismatch"}, status=409)
+        if place == "status" and self.status_refusal:
+            return web.json_response({"message": "status refused"}, status=self.status_refusal)
         if place == "scale" and self.scale_answers:
             status, message = self.scale_answers.pop(0)
             return web.json_response({"message": message}, status=status)
@@ -171,7 +172,28 @@ async def test_a_restore_never_overrules_whoever_took_the_knob(tmp_path: Path) -
 
 
 async def test_a_pool_whose_name_another_one_has_now_is_forgotten(tmp_path: Path) -> None:
-    world = World(stored(replicas=1), replaced=True)
+    world = World(stored(replicas=1), status_refusal=409)
     async with operating(world, tmp_path) as (runtime, reconciler):
+        world.pool = world.pool | {"metadata": world.pool["metadata"] | {"uid": "u-2"}}
         await reconciler.reconcile(KEY)
         assert KEY not in runtime.store.pools
+
+
+async def test_a_pool_that_is_gone_is_forgotten(tmp_path: Path) -> None:
+    world = World(stored(replicas=1), status_refusal=404)
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        world.pool = {}
+        await reconciler.reconcile(KEY)
+        assert KEY not in runtime.store.pools
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_a_pool_whose_status_is_refused_while_it_exists_is_tried_again(tmp_path: Path, status: int) -> None:
+    world = World(stored(replicas=1), status_refusal=status)
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        with pytest.raises((NotFound, Conflict)):
+            await reconciler.reconcile(KEY)
+        assert KEY in runtime.store.pools
+        world.status_refusal = 0
+        await reconciler.reconcile(KEY)
+    assert len(world.written("status")) == 2
