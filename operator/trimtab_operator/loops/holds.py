@@ -8,9 +8,10 @@ from trimtab.actuate.scaling import ScaleActuator
 from trimtab.api import keys
 from trimtab.kube import Conflict, NotFound, Resource
 from trimtab.kube.resources import SERVING_POOLS
-from trimtab.model.decision import Action, Outcome, Precedence
+from trimtab.model.decision import Action, Applied, Outcome, Precedence
 from trimtab.model.pool import Deletion, Hold, PoolSeen, PoolSpec
 from trimtab.model.reason import Reason, ReasonCode
+from trimtab.obs.wording import say
 from trimtab_operator.records import Key, PoolRecord
 from trimtab_operator.runtime import Runtime
 
@@ -33,8 +34,12 @@ class Holds:
         """Take the finalizer off a pool."""
         await self._edit_finalizers(key, present=False)
 
-    async def give_back(self, record: PoolRecord, spec: PoolSpec, seen: PoolSeen, resource: Resource | None) -> None:
+    async def give_back(
+        self, record: PoolRecord, spec: PoolSpec, seen: PoolSeen, resource: Resource | None
+    ) -> Reason | None:
         """End the hold: restore the earlier value if the pool says so and nobody else took the knob since.
+
+        Returns what is in the way of restoring, and then holds on; None when the hold has ended.
 
         Raises:
             Conflict: the workload changed meanwhile; to be tried again.
@@ -42,9 +47,17 @@ class Holds:
         """
         hold = record.state.hold
         if hold is None:
-            return
+            return None
+        if (
+            spec.deletion is Deletion.RESTORE
+            and seen.fault is not None
+            and seen.fault.code is ReasonCode.TARGET_FORBIDDEN
+        ):
+            return _refusal(spec, hold, say(seen.fault))
         if self._may_restore(spec, seen, hold) and resource is not None:
-            await self._restore(spec, seen, hold, resource)
+            applied = await self._restore(spec, seen, hold, resource)
+            if applied.outcome is not Outcome.APPLIED:
+                return _refusal(spec, hold, applied.detail)
             code = ReasonCode.RESTORED
         else:
             code = ReasonCode.KEPT
@@ -54,6 +67,7 @@ class Holds:
         self.runtime.events.post(spec.ref, record.asked.uid, reason)
         _log.info("knob given back", pool=f"{spec.ref.namespace}/{spec.ref.name}", reason=code.value, was=hold.was)
         record.state = replace(record.state, hold=None, contested_by=())
+        return None
 
     def _may_restore(self, spec: PoolSpec, seen: PoolSeen, hold: Hold) -> bool:
         return (
@@ -64,7 +78,7 @@ class Holds:
             and not seen.workload.writers
         )
 
-    async def _restore(self, spec: PoolSpec, seen: PoolSeen, hold: Hold, resource: Resource) -> None:
+    async def _restore(self, spec: PoolSpec, seen: PoolSeen, hold: Hold, resource: Resource) -> Applied:
         assert seen.workload is not None
         runtime = self.runtime
         action = Action(
@@ -80,8 +94,9 @@ class Holds:
         actuator = ScaleActuator(runtime.kube, runtime.clock, resource, spec.ref.namespace, spec.target.name)
         runtime.metrics.wrote(f"{resource.plural}/scale", "patch")
         applied = await actuator.apply(action)
-        if applied.outcome is not Outcome.APPLIED:
+        if applied.outcome is Outcome.STALE:
             raise Conflict(409, "Conflict", applied.detail)
+        return applied
 
     async def _edit_finalizers(self, key: Key, *, present: bool) -> None:
         namespace, name = key
@@ -96,3 +111,13 @@ class Holds:
                 await kube.merge_patch(SERVING_POOLS, name, patch, namespace)
         except NotFound:
             return
+
+
+def _refusal(spec: PoolSpec, hold: Hold, detail: str) -> Reason:
+    words = (
+        ("target", f"{spec.target.kind} {spec.target.name}"),
+        ("knob", hold.knob.field),
+        ("detail", detail),
+        ("object", f"spool/{spec.ref.name} -n {spec.ref.namespace}"),
+    )
+    return Reason(ReasonCode.RESTORE_REFUSED, spec.ref, (("was", hold.was),), words)

@@ -134,7 +134,7 @@ class PoolReconciler:
                 record.state = replace(record.state, proposals=before.proposals)  # what was approved stays approved
                 self.runtime.store.mark_later(key, seen.at + _STALE_SECONDS)
         if record.asked.released and record.state.hold is not None:
-            await self.holds.give_back(record, spec, seen, resource)
+            fault = await self.holds.give_back(record, spec, seen, resource) or fault
         self._note_proposals(record, spec, before, seen.at)
         await self._show(key, record, spec, fault, decision.reasons)
         await self._tidy(key, record)
@@ -194,12 +194,15 @@ class PoolReconciler:
         return applied
 
     async def _let_go(self, key: Key, record: PoolRecord, spec: PoolSpec | None) -> None:
-        """Give back what is held, then let the deletion go on."""
+        """Give back what is held, then let the deletion go on; what is in the way is shown, and tried again."""
         if keys.FINALIZER not in record.asked.finalizers:
             return
         if spec is not None:
             seen, resource = await self._look(key, record, spec)
-            await self.holds.give_back(record, spec, seen, resource)
+            refusal = await self.holds.give_back(record, spec, seen, resource)
+            if refusal is not None:
+                await self._show(key, record, spec, refusal, ())
+                return
         await self.holds.unguard(key)
 
     async def _tidy(self, key: Key, record: PoolRecord) -> None:

@@ -58,8 +58,8 @@ class Election:
         name: the Lease's name.
         identity: who we are; unique per process.
         terms: how long the Lease lasts.
-        on_try: called at each try to acquire, so that liveness sees a standby at work. Not on renewals: they go on while
-            the leader's work hangs.
+        on_try: called at each try to acquire, so that liveness sees a standby at work. Not on renewals: they go on
+            while the leader's work hangs.
         leading: whether we hold the Lease.
     """
 

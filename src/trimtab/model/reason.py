@@ -53,6 +53,7 @@ class ReasonCode(StrEnum):
     RELEASED = "Released"
     RESTORED = "Restored"
     KEPT = "Kept"
+    RESTORE_REFUSED = "RestoreRefused"
     DRIFT_REPAIRED = "DriftRepaired"
     OBJECT_RECREATED = "ObjectRecreated"
     QUEUE_FULL = "QueueFull"

@@ -58,6 +58,10 @@ WORDING: Final[dict[ReasonCode, str]] = {
     ReasonCode.RELEASED: "A person released this object: nothing is changed until the annotation is removed",
     ReasonCode.RESTORED: "{target}: {knob} set back to {was}, the value before this pool held it",
     ReasonCode.KEPT: "{target}: {knob} stays at {value}; before this pool held it, it was {was}",
+    ReasonCode.RESTORE_REFUSED: (
+        "{target}: {knob} cannot be set back to {was}: {detail}; allow it, set spec.deletionPolicy to Keep, or run:"
+        " kubectl trimtab release {object}"
+    ),
     ReasonCode.DRIFT_REPAIRED: "{managers} changed {target}, which this pool owns; set back",
     ReasonCode.OBJECT_RECREATED: "{target} was deleted; created again",
     # Queues: clients of the gateway read these in the error's message.

@@ -16,6 +16,8 @@ from tests.support.operators import a_deployment, a_pool, target
 from trimtab.api import keys
 from trimtab.kube import Conflict, Kube, NotFound, Object
 from trimtab.kube.resources import DEPLOYMENTS
+from trimtab.model.pool import PoolSeen
+from trimtab.model.reason import Reason, ReasonCode
 from trimtab.obs.metrics import OperatorMetrics
 from trimtab_operator.events import Events
 from trimtab_operator.handlers.kinds import take_pool
@@ -82,6 +84,10 @@ def see(runtime: Runtime, replicas: int, version: int, *managers: str) -> None:
     ]
     obj["metadata"] |= {"uid": "d-1", "resourceVersion": str(version), "managedFields": entries}
     runtime.store.put_owned(DEPLOYMENTS, ("ai", "web"), parse_owned(DEPLOYMENTS, obj, MANAGER))
+
+
+def _queued(events: Events) -> list[Object]:
+    return [events._queue.get_nowait() for _ in range(events._queue.qsize())]
 
 
 def change(runtime: Runtime, world: World, **metadata: Any) -> None:
@@ -169,6 +175,46 @@ async def test_a_restore_never_overrules_whoever_took_the_knob(tmp_path: Path) -
         change(runtime, world, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[keys.FINALIZER])
         await reconciler.reconcile(KEY)
     assert [place for place, _ in world.writes] == ["chat"]
+
+
+@pytest.mark.parametrize("leaving", [True, False], ids=["deleted", "released"])
+async def test_a_refused_restore_is_shown_told_and_tried_again(tmp_path: Path, *, leaving: bool) -> None:
+    world = World(stored(mode="Enforce", replicas=3, deletionPolicy="Restore"))
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        see(runtime, 3, world.version, MANAGER)
+        await reconciler.reconcile(KEY)
+        world.writes.clear()
+        world.scale_answers = [(403, "role lacks scale")]
+        leave = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if leaving else {"annotations": {keys.RELEASE: "me"}}
+        change(runtime, world, finalizers=[keys.FINALIZER], **leave)
+        await reconciler.reconcile(KEY)
+        assert [place for place, _ in world.writes] == ["scale", "status"]
+        ready = world.written("status")[0]["status"]["conditions"][0]
+        assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "False", "RestoreRefused")
+        for text in ("role lacks scale", "Deployment web", "back to 1", "kubectl trimtab release spool/chat -n ai"):
+            assert text in ready["message"]
+        (event,) = [one for one in _queued(runtime.events) if one["reason"] == "RestoreRefused"]
+        assert event["type"] == "Warning"
+        await runtime.clock.sleep(60)
+        assert runtime.store.agenda.take(runtime.clock.now()) == ("servingpools", *KEY)
+        await reconciler.reconcile(KEY)
+    assert world.written("scale")[-1][1]["value"] == 1
+    assert world.written("chat")[-1]["metadata"]["finalizers"] == []
+
+
+async def test_a_target_that_may_not_be_read_is_not_taken_as_one_to_keep(tmp_path: Path) -> None:
+    world = World(stored(mode="Enforce", replicas=3, deletionPolicy="Restore"))
+    async with operating(world, tmp_path) as (runtime, reconciler):
+        await reconciler.reconcile(KEY)
+        record = runtime.store.pools[KEY]
+        spec = record.asked.spec
+        assert spec is not None
+        fault = Reason(ReasonCode.TARGET_FORBIDDEN, spec.ref, words=(("target", "Deployment web"),))
+        refusal = await reconciler.holds.give_back(record, spec, PoolSeen(at=1_000.0, fault=fault), None)
+        assert refusal is not None
+        assert refusal.code is ReasonCode.RESTORE_REFUSED
+        assert record.state.hold is not None
 
 
 async def test_a_pool_whose_name_another_one_has_now_is_forgotten(tmp_path: Path) -> None:
