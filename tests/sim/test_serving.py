@@ -5,7 +5,7 @@ import pytest
 from tests.sim.engines import TICK, add_all, engine, run
 from trimtab.model.problem import Problem
 from trimtab.sim.profile import IterationCost
-from trimtab.sim.serving import EngineConfig, Iteration, Phase, Sequence, ServingEngine, Work
+from trimtab.sim.serving import EngineConfig, Iteration, Phase, Sequence, ServingEngine, Step, Work
 
 
 @pytest.mark.parametrize(
@@ -350,3 +350,78 @@ def test_a_paused_engine_holds_everything() -> None:
 
 def test_vllm_keeps_one_block_for_itself() -> None:
     assert ServingEngine(EngineConfig(kv_blocks=48, block_size=32), TICK).token_capacity == 47 * 32
+
+
+class TestSkipping:
+    """Many iterations at once; that their times are right is the property tests' part."""
+
+    def begun(self, **limits: object) -> tuple[ServingEngine, Sequence, Step]:
+        """An engine after its first iteration, and the step that follows."""
+        target = engine(**limits)  # type: ignore[arg-type]
+        [sequence] = add_all(target, [Work(4, 100)])
+        first = target.next_step(0.0)
+        assert first is not None
+        assert target.finish(first) == []
+        step = target.next_step(1.0)
+        assert step is not None
+        return target, sequence, step
+
+    def test_a_step_lasts_until_somebody_finishes(self) -> None:
+        target, sequence, step = self.begun()
+        assert (step.iterations, step.end) == (99, 100.0)
+        assert target.finish(step) == [sequence]
+        assert (sequence.produced, sequence.last_token_at, target.cache.used) == (100, 100.0, 0)
+        assert (target.iterations, target.busy_seconds) == (100, 100.0)
+        assert target.next_step(100.0) is None
+
+    def test_a_step_ends_where_blocks_run_out(self) -> None:
+        target = engine(kv_blocks=13)
+        add_all(target, [Work(4, 40), Work(4, 40)])
+        target.finish(target.next_step(0.0))  # type: ignore[arg-type]
+        step = target.next_step(1.0)
+        assert step is not None
+        assert step.iterations == 20, "five blocks of four tokens more for each"
+        assert target.finish(step) == []
+        target.next_step(step.end)
+        assert target.preemptions == 1
+
+    def test_an_interruption_accounts_for_what_is_over_and_leaves_what_is_under_way(self) -> None:
+        target, sequence, step = self.begun()
+        rest = target.interrupt(step, 50.5)
+        assert (rest.start, rest.end, rest.iterations) == (50.0, 51.0, 1)
+        assert target.running[0].produced == 50
+        assert target.interrupt(rest, 50.7) is rest
+        target.abort(sequence)
+        assert target.finish(rest) == []
+        assert (sequence.produced, target.cache.used) == (50, 0)
+
+    def test_an_arrival_need_not_interrupt_what_it_cannot_change(self) -> None:
+        target, _, step = self.begun(max_num_seqs=1)
+        assert target.goes_on(step, Work(1, 1), 50.5)
+        target, _, step = self.begun()
+        assert not target.goes_on(step, Work(1, 1), 50.5)
+        assert target.goes_on(target.interrupt(step, 50.5), Work(1, 1), 50.5)
+
+    def test_a_more_important_arrival_interrupts_where_the_queue_is_held_up(self) -> None:
+        target = engine(scheduling_policy="priority", kv_blocks=35)  # 34 blocks, of which the first takes 27
+        add_all(target, [Work(104, 20)])
+        for start in (0.0, 1.0, 2.0, 3.0):
+            target.finish(target.next_step(start))  # type: ignore[arg-type]
+        add_all(target, [Work(60, 2, priority=1)], now=4.0)  # it needs eight for its first chunk
+        step = target.next_step(4.0)
+        assert step is not None
+        assert (step.iterations, target.num_waiting) == (19, 1)
+        assert target.goes_on(step, Work(1, 1, priority=2), 4.5)
+        assert target.goes_on(step, Work(1, 1, priority=1), 4.5)
+        assert not target.goes_on(step, Work(1, 1, priority=0), 4.5)
+
+    @pytest.mark.parametrize("growth", [0.0, 1e-6, 0.01])
+    @pytest.mark.parametrize("iterations", [1, 2, 50, 3000])
+    def test_completed_iterations_are_found_at_and_between_their_ends(self, growth: float, iterations: int) -> None:
+        step = Step(7.0, 0.0, 0.02, growth, iterations)
+        for completed in range(iterations):
+            end, following = step.end_of(completed), step.end_of(completed + 1)
+            assert step.completed_by(end) == completed
+            assert step.completed_by((end + following) / 2) == completed
+        assert step.completed_by(step.end_of(iterations)) == iterations - 1, "the last one ends by `finish`"
+        assert step.completed_by(6.9) == 0
