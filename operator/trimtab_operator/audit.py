@@ -47,6 +47,5 @@ async def keep_stock(runtime: Runtime) -> None:
         await runtime.clock.sleep(_PERIOD_SECONDS)
         try:
             await take_stock(runtime)
-            runtime.metrics.known(SERVING_POOLS.kind, len(runtime.store.pools))
         except KubeError as error:
             _log.warning("stock not taken", error=error.message)

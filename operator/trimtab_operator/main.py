@@ -22,6 +22,7 @@ from trimtab.obs import logging
 from trimtab.obs.clock import WallClock
 from trimtab.obs.metrics import OperatorMetrics
 from trimtab_operator.audit import keep_stock, take_stock
+from trimtab_operator.census import keep_census
 from trimtab_operator.events import Events
 from trimtab_operator.handlers import kinds, startup
 from trimtab_operator.loops.placeholders import PlaceholderReconciler
@@ -153,6 +154,7 @@ async def _lead(runtime: Runtime, stop: asyncio.Event, ending: "list[asyncio.Tas
     workers = [
         asyncio.create_task(_loop(runtime).run(), name="reconcile loop"),
         asyncio.create_task(keep_stock(runtime), name="audit"),
+        asyncio.create_task(keep_census(runtime), name="census"),
         asyncio.create_task(_carry_nudges(runtime), name="nudges"),
     ]
     if runtime.refusal.reason is not None:
@@ -194,7 +196,6 @@ async def _prepare(runtime: Runtime) -> None:
     while runtime.pulse.awaited:
         runtime.pulse.beat()
         await runtime.clock.sleep(_SYNC_POLL_SECONDS)
-    runtime.metrics.known(SERVING_POOLS.kind, len(runtime.store.pools))
     _log.info("ready to act", pools=len(runtime.store.pools))
 
 

@@ -57,9 +57,9 @@ class ReconcileLoop:
     async def _next(self, slots: asyncio.Semaphore) -> None:
         runtime = self.runtime
         self._beat()
+        runtime.metrics.waiting(len(runtime.store.agenda) + len(self._busy))
         subject = runtime.store.agenda.take(runtime.clock.now())
         if subject is None:
-            runtime.metrics.waiting(len(self._busy))
             await runtime.store.agenda.wait(_TICK_SECONDS)
         elif subject in self._busy:
             self._again.add(subject)

@@ -1,6 +1,6 @@
 """Every metric of every process: one class each, whose methods say what happened."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -28,7 +28,7 @@ class OperatorMetrics:
         )
         self._reconciles = Counter(
             "trimtab_operator_reconciles_total",
-            "Reconciled objects, by kind and result (done, retry, gone).",
+            "Reconciled objects, by kind and result (done, retry, defect).",
             ["kind", "result"],
             registry=self.registry,
         )
@@ -63,9 +63,18 @@ class OperatorMetrics:
             registry=self.registry,
         )
         self._dirty = Gauge(
-            "trimtab_operator_dirty_objects", "Objects that wait to be reconciled.", registry=self.registry
+            "trimtab_operator_dirty_objects",
+            "Objects that wait to be reconciled, or are being reconciled.",
+            registry=self.registry,
         )
         self._objects = Gauge("trimtab_operator_objects", "Objects known, by kind.", ["kind"], registry=self.registry)
+        self._pools = Gauge(
+            "trimtab_operator_pools",
+            "Serving pools, by the reason of their Ready condition; empty: it is not written yet.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._pool_reasons: set[str] = set()
         self._defects = Counter(
             "trimtab_operator_defects_total",
             "Errors that nothing expected, by place; each is logged with its traceback.",
@@ -109,6 +118,14 @@ class OperatorMetrics:
     def known(self, kind: str, count: int) -> None:
         """Say how many objects of a kind are known."""
         self._objects.labels(kind).set(count)
+
+    def pools(self, by_reason: Mapping[str, int]) -> None:
+        """Say how many pools there are by the reason of their Ready condition; those not named are none."""
+        for reason in self._pool_reasons - by_reason.keys():
+            self._pools.labels(reason).set(0)
+        for reason, count in by_reason.items():
+            self._pools.labels(reason).set(count)
+        self._pool_reasons |= by_reason.keys()
 
     def defect(self, place: str) -> None:
         """Count one unexpected error."""

@@ -43,10 +43,10 @@ async def _defect(*_: Any) -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("worker", ["keep_stock", "_carry_nudges", "await_schema"])
+@pytest.mark.parametrize("worker", ["keep_stock", "keep_census", "_carry_nudges", "await_schema"])
 async def test_a_defect_in_any_task_of_the_leader_ends_its_work(monkeypatch: pytest.MonkeyPatch, worker: str) -> None:
     monkeypatch.setattr(main, "_prepare", _nothing)
-    for name in ("keep_stock", "_carry_nudges", "await_schema", "_watch_kinds"):
+    for name in ("keep_stock", "keep_census", "_carry_nudges", "await_schema", "_watch_kinds"):
         monkeypatch.setattr(main, name, _defect if name == worker else _forever)
     runtime = a_runtime()
     runtime.refusal.reason = OLD

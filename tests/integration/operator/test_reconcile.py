@@ -91,6 +91,24 @@ async def test_a_mark_during_work_is_not_lost() -> None:
         await until(lambda: _true(runs == 2))
 
 
+async def test_the_backlog_is_what_waits_and_what_is_worked_on() -> None:
+    runtime = a_runtime(concurrency=2)
+    go_on = asyncio.Event()
+
+    async def work(_: Key) -> None:
+        await go_on.wait()
+
+    def backlog() -> float:
+        return counted(runtime, "trimtab_operator_dirty_objects")
+
+    async with looping(runtime, work):
+        for number in range(10):
+            mark(runtime, str(number))
+        await until(lambda: _true(backlog() >= 9))  # the third has been taken and waits for a slot
+        go_on.set()
+        await until(lambda: _true(backlog() == 0))
+
+
 async def test_a_refusal_delays_its_object_longer_each_time() -> None:
     runtime = a_runtime()
     times: list[float] = []
