@@ -22,18 +22,37 @@ _log = structlog.get_logger(__name__)
 _REPEAT_SECONDS: Final = 120.0
 _MESSAGE_LENGTH: Final = 1000
 _FORGET_AT_ONCE: Final = 8  # more than are added, so that the memory of them shrinks again
+_QUEUED: Final = 1000
+_SAY_SECONDS: Final = 60.0
 _COMPONENT: Final = "trimtab-operator"
 
 
 @dataclass(slots=True)
+class _Losses:
+    """Events that did not arrive: said in the log now and then with their number, not one by one."""
+
+    what: str
+    count: int = 0
+    said_at: float = float("-inf")
+
+    def add(self, at: float, event: Object, error: str) -> None:
+        self.count += 1
+        if at - self.said_at >= _SAY_SECONDS:
+            _log.warning(self.what, count=self.count, reason=event["reason"], error=error)
+            self.count, self.said_at = 0, at
+
+
+@dataclass(slots=True)
 class Events:
-    """Posts Events from a bounded queue, one after the other; what does not fit is dropped and counted."""
+    """Posts Events from a bounded queue, one after the other; what does not fit is dropped, counted and logged."""
 
     kube: Kube
     clock: Clock
     metrics: OperatorMetrics
-    _queue: "asyncio.Queue[Object]" = field(default_factory=lambda: asyncio.Queue(1000))
+    _queue: "asyncio.Queue[Object]" = field(default_factory=lambda: asyncio.Queue(_QUEUED))
     _posted: dict[str, float] = field(default_factory=dict)
+    _dropped: _Losses = field(default_factory=lambda: _Losses("events dropped"))
+    _failed: _Losses = field(default_factory=lambda: _Losses("events not posted"))
 
     def post(self, ref: Ref, uid: str, reason: Reason, *, warning: bool = False) -> None:
         """Queue an Event about an object of kind ServingPool, unless the same was posted within two minutes."""
@@ -45,11 +64,13 @@ class Events:
             self.metrics.event("repeated")
             return
         self._posted.pop(name, None)  # to the end: the order is that of time
-        self._posted[name] = at
+        event = _event(ref, uid, reason, message, at, name, "Warning" if warning else "Normal")
         try:
-            self._queue.put_nowait(_event(ref, uid, reason, message, at, name, "Warning" if warning else "Normal"))
+            self._queue.put_nowait(event)
+            self._posted[name] = at
         except asyncio.QueueFull:
             self.metrics.event("dropped")
+            self._dropped.add(at, event, f"{_QUEUED} wait to be posted")
 
     def _forget(self, at: float) -> None:
         """Forget what may be posted again; the oldest come first."""
@@ -67,7 +88,7 @@ class Events:
                 self.metrics.event("posted")
             except KubeError as error:
                 self.metrics.event("failed")
-                _log.debug("event not posted", reason=event["reason"], error=error.message)
+                self._failed.add(self.clock.now(), event, error.message)
 
 
 def _event(ref: Ref, uid: str, reason: Reason, message: str, at: float, name: str, severity: str) -> Object:

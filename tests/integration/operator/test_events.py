@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from aiohttp import web
 
 from tests.support.api_server import api_server
@@ -104,6 +105,36 @@ async def test_what_does_not_fit_is_dropped_without_waiting(tmp_path: Path) -> N
     for number in range(1_010):
         events.post(REF, str(number), GONE)
     assert counted(metrics, "dropped") == 10
+    events._queue.get_nowait()
+    events.post(REF, "1009", GONE)  # a dropped one does not count as posted
+    assert (counted(metrics, "dropped"), counted(metrics, "repeated")) == (10, 0)
+
+
+def warnings(said: "pytest.CaptureResult[str]", message: str) -> list[str]:
+    return [line for line in (said.out + said.err).splitlines() if "warning" in line.lower() and message in line]
+
+
+async def test_losses_are_said_once_a_minute_with_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = FakeClock()
+    events = Events(None, clock, OperatorMetrics())  # type: ignore[arg-type] - nothing is sent
+    for number in range(1_010):
+        events.post(REF, str(number), GONE)
+    clock.at += 61
+    events.post(REF, "later", GONE)
+    first, second = warnings(capsys.readouterr(), "events dropped")
+    assert "TargetNotFound" in first
+    assert "1" in first.partition("count")[2][:4]
+    assert "10" in second.partition("count")[2][:8]
+
+
+async def test_a_failure_is_a_warning_in_the_servers_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server()
+    server.status = 403
+    async with posting(server, tmp_path) as (events, _, metrics):
+        for number in range(3):
+            events.post(REF, f"u-{number}", GONE)
+        await until(lambda: _is(counted(metrics, "failed") == 3))
+    assert len(warnings(capsys.readouterr(), "events not posted")) == 1
 
 
 async def _is(value: bool) -> bool:
