@@ -121,8 +121,9 @@ class Profile(Record):
     """swapInSeconds is the time until the model serves on a replica; absent: learned."""
 
     watts: PowerDraw | None = None
-    """watts is what one replica draws. Placement charges `busy` to the power domains of its node; absent: the pod's
-    annotation `trimtab.dev/watts`, else what the accelerator is known to draw."""
+    """watts is what one replica draws. Placement charges `busy` to the power domains of the node, the highest of all
+    models and variants; an accelerator without a profile takes the highest of the others. The pod's annotation
+    `trimtab.dev/watts` wins over all of this."""
 
 
 class Variant(Record):
