@@ -8,7 +8,9 @@ from trimtab.local.programs import Programs
 NAMESPACE = "trimtab-system"
 HEADER = f"""\
 # Rendered from helm/trimtab by `make gen`: do not edit. First the definitions, then this:
-#   kubectl apply --server-side -f crds/ && kubectl apply --server-side -f manifests/install.yaml
+#   kubectl apply --server-side -f crds/
+#   sed "s,image: REGISTRY/,image: $REGISTRY/," manifests/install.yaml | kubectl apply --server-side -f -
+# REGISTRY is where you pushed the images: docs/how-to/install.md
 # Before removing it: trimtab release --all
 apiVersion: v1
 kind: Namespace
@@ -25,6 +27,16 @@ def text(root: Path) -> str | None:
     if helm is None:
         return None
     chart = str(root / "helm" / "trimtab")
-    command = [str(helm.path), "template", "trimtab", chart, "--namespace", NAMESPACE, "--no-hooks"]
+    command = [
+        str(helm.path),
+        "template",
+        "trimtab",
+        chart,
+        "--namespace",
+        NAMESPACE,
+        "--no-hooks",
+        "--set",
+        "image.registry=REGISTRY",
+    ]
     rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 our own program
     return HEADER + rendered.replace("app.kubernetes.io/managed-by: Helm", "app.kubernetes.io/managed-by: kubectl")

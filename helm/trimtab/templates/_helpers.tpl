@@ -13,7 +13,11 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{- define "trimtab.image" -}}
-{{- with .root.Values.image.registry }}{{ . }}/{{ end }}trimtab-{{ .component }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- $image := .root.Values.image -}}
+{{- if not (or $image.registry (eq $image.tag "local")) }}
+{{- fail "image.registry: no image of Trimtab is published: build and push them as docs/how-to/install.md shows, then --set image.registry=WHERE; or --set image.tag=local where the nodes have them under that tag" }}
+{{- end }}
+{{- with $image.registry }}{{ . }}/{{ end }}trimtab-{{ .component }}:{{ $image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
 {{/* What every pod of ours may not do. */}}
@@ -59,6 +63,12 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .values.tolerations }}
 tolerations: {{- toYaml . | nindent 0 }}
 {{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 topologySpreadConstraints:
 {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
 - topologyKey: {{ $key }}
@@ -84,6 +94,9 @@ metadata:
   name: {{ $name }}
   namespace: {{ .root.Release.Namespace }}
   labels: {{- include "trimtab.labels" . | nindent 4 }}
+  {{- with .values.serviceAccountAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -108,6 +121,31 @@ spec:
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels: {{- include "trimtab.selector" . | nindent 6 }}
+{{- end }}
+
+{{/* What a kube-scheduler needs to ask the extender. */}}
+{{- define "trimtab.schedulerConfig" -}}
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+leaderElection:
+  leaderElect: true
+  resourceNamespace: {{ .Release.Namespace }}
+  resourceName: trimtab-scheduler
+profiles:
+- schedulerName: {{ .Values.scheduler.name }}
+extenders:
+- urlPrefix: http://trimtab-extender.{{ .Release.Namespace }}.svc:8888/v1
+  filterVerb: filter
+  prioritizeVerb: prioritize
+  weight: 2
+  httpTimeout: 200ms
+  nodeCacheCapable: true
+  ignorable: true
+  managedResources:
+  - {name: nvidia.com/gpu, ignoredByScheduler: false}
+  - {name: amd.com/gpu, ignoredByScheduler: false}
+  - {name: gpu.intel.com/xe, ignoredByScheduler: false}
+  - {name: trimtab.dev/placement, ignoredByScheduler: true}
 {{- end }}
 
 {{/* Binds a ClusterRole and a Role of the same name as the ServiceAccount. */}}

@@ -1,8 +1,13 @@
 """The chart, rendered by the real Helm: values that are refused, rights, hardening, settings."""
 
+import itertools
 import json
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import yaml
 from tests.support.helm import CHART, LOCAL, NAMESPACE
 from trimtab.api import crd
 from trimtab.api.keys import GROUP
+from trimtab.kube.resources import TRIMTAB_KINDS
 from trimtab.local.programs import Programs
 from trimtab_extender.settings import Settings as ExtenderSettings
 from trimtab_gateway.settings import Settings as GatewaySettings
@@ -19,6 +25,7 @@ from trimtab_operator.settings import OperatorSettings
 
 ROOT = CHART.parents[1]
 PROCESSES = {"operator": OperatorSettings, "extender": ExtenderSettings, "gateway": GatewaySettings}
+SECOND_SCHEDULER = ("--set", "scheduler.mode=Deployment,scheduler.image=kube-scheduler:v1.37.2")
 FROM_THE_POD = {"identity", "bind_address", "address", "kubeconfig"}
 # What probes, Services, rights and volumes of the chart depend on.
 FIXED = {
@@ -41,7 +48,8 @@ def _run(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _render(helm: Path, *arguments: str) -> list[dict[str, Any]]:
-    done = _run(helm, "template", "trimtab", str(CHART), "--namespace", NAMESPACE, *arguments)
+    chart = (str(CHART), "--namespace", NAMESPACE, "--set", "image.registry=REGISTRY")
+    done = _run(helm, "template", "trimtab", *chart, *arguments)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
@@ -73,7 +81,8 @@ def test_helm_finds_nothing_wrong_with_the_chart(helm: Path) -> None:
         ("extender.settings.address=0.0.0.0", "address"),
         ("scheduler.mode=Sidecar", "/scheduler/mode"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
-        ("scheduler.mode=Deployment", "scheduler.image"),
+        ("scheduler.mode=Deployment,image.registry=REGISTRY", "scheduler.image"),
+        ("image.tag=0.1.0", "--set image.registry=WHERE"),
     ],
 )
 def test_values_that_mean_nothing_are_refused_and_named(helm: Path, setting: str, complaint: str) -> None:
@@ -83,8 +92,8 @@ def test_values_that_mean_nothing_are_refused_and_named(helm: Path, setting: str
 
 
 @pytest.mark.parametrize(("version", "accepted"), [("1.34.9", 0), ("1.35.0", 1), ("1.37.2", 1), ("1.38.0", 0)])
-def test_only_the_versions_of_kubernetes_that_were_tried_are_accepted(helm: Path, version: str, accepted: int) -> None:
-    done = _run(helm, "template", "trimtab", str(CHART), "--kube-version", version)
+def test_only_the_versions_of_kubernetes_that_are_claimed_are_accepted(helm: Path, version: str, accepted: int) -> None:
+    done = _run(helm, "template", "trimtab", str(CHART), "--values", str(LOCAL), "--kube-version", version)
     assert (done.returncode == 0) == bool(accepted), done.stderr
 
 
@@ -116,11 +125,11 @@ def test_settings_reach_the_process_and_change_its_pods(helm: Path, process: str
     (container,) = dict(_pods(plain))[name]["spec"]["containers"]
     assert container["envFrom"] == [{"configMapRef": {"name": name}}]
     assert container["command"] == [name]
-    assert container["image"].split(":")[0] == name
+    assert container["image"].split(":")[0] == f"REGISTRY/{name}"
 
 
 def test_every_pod_is_hardened_and_has_an_account_of_its_own(helm: Path) -> None:
-    documents = _render(helm, "--set", "scheduler.mode=Deployment", "--set", "scheduler.image=kube-scheduler:v1.37.2")
+    documents = _render(helm, *SECOND_SCHEDULER)
     accounts = {one["metadata"]["name"] for one in documents if one["kind"] == "ServiceAccount"}
     pods = dict(_pods(documents))
     assert set(pods) == {
@@ -129,8 +138,11 @@ def test_every_pod_is_hardened_and_has_an_account_of_its_own(helm: Path) -> None
         "trimtab-gateway",
         "trimtab-scheduler",
         "trimtab-release",
+        "trimtab-test",
     }
-    assert {template["spec"]["serviceAccountName"] for template in pods.values()} == accounts
+    assert pods["trimtab-test"]["spec"]["automountServiceAccountToken"] is False
+    others = [template["spec"] for name, template in pods.items() if name != "trimtab-test"]
+    assert {spec["serviceAccountName"] for spec in others} == accounts
     for name, template in pods.items():
         pod = template["spec"]["securityContext"]
         assert (pod["runAsNonRoot"], pod["seccompProfile"]["type"]) == (True, "RuntimeDefault")
@@ -230,8 +242,132 @@ def test_the_crds_folder_has_the_generated_definitions_and_nothing_else() -> Non
     assert {path.name for path in (CHART / "crds").iterdir()} == set(crd.files())
 
 
-def test_the_notes_fit_into_five_lines_and_name_the_next_step(helm: Path) -> None:
-    done = _run(helm, "install", "trimtab", str(CHART), "--namespace", NAMESPACE, "--dry-run=client")
-    notes = done.stdout.partition("NOTES:\n")[2].strip().splitlines()
-    assert len(notes) == 5, done.stdout + done.stderr
-    assert "kubectl apply -f manifests/samples" in notes[1]
+@pytest.mark.parametrize(
+    ("values", "samples", "check"),
+    [
+        ("image.tag=local", "manifests/samples,", ""),
+        ("image.registry=R", "manifests/samples-real", "helm test trimtab"),
+    ],
+    ids=["local", "real"],
+)
+def test_the_notes_fit_into_five_lines_and_name_the_next_step(
+    helm: Path, values: str, samples: str, check: str
+) -> None:
+    notes = _notes(helm, "--set", values)
+    assert len(notes) == 5
+    assert check in notes[0]
+    assert f"kubectl apply -f {samples}" in notes[1]
+    assert ("local cluster only" in notes[1]) == ("real" in samples)
+
+
+def test_the_notes_name_the_way_out_when_the_job_cannot_run(helm: Path) -> None:
+    last = _notes(helm)[-1]
+    assert {"--no-hooks", "releaseOnUninstall=false"} <= {*last.replace(",", "").split()}
+    assert "--no-hooks" not in _notes(helm, "--set", "releaseOnUninstall=false")[-1]
+
+
+def _notes(helm: Path, *arguments: str) -> list[str]:
+    chart = (str(CHART), "--namespace", NAMESPACE, "--set", "image.registry=R", "--dry-run=client")
+    done = _run(helm, "install", "trimtab", *chart, *arguments)
+    return done.stdout.partition("NOTES:\n")[2].strip().splitlines()
+
+
+@pytest.mark.parametrize("process", [*PROCESSES, "scheduler"])
+def test_placement_priority_and_the_accounts_annotations_are_taken_over(helm: Path, process: str) -> None:
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
+    values = {"affinity": affinity, "priorityClassName": "vital", "serviceAccountAnnotations": {"cloud/role": "reader"}}
+    documents = _render(helm, *SECOND_SCHEDULER, "--set-json", f"{process}={json.dumps(values)}")
+    name = f"trimtab-{process}"
+    pods = dict(_pods(documents))
+    assert (pods[name]["spec"]["affinity"], pods[name]["spec"]["priorityClassName"]) == (affinity, "vital")
+    assert _named(documents, "ServiceAccount", name)["metadata"]["annotations"] == {"cloud/role": "reader"}
+    others = pods.keys() - {name, "trimtab-release", "trimtab-test"}  # these two are placed like the operator
+    assert not any("priorityClassName" in pods[other]["spec"] for other in others)
+
+
+@pytest.mark.parametrize("process", ["extender", "gateway"])
+def test_services_take_over_their_annotations(helm: Path, process: str) -> None:
+    documents = _render(helm, "--set-json", f'{process}.serviceAnnotations={{"cloud/internal":"true"}}')
+    assert _named(documents, "Service", f"trimtab-{process}")["metadata"]["annotations"] == {"cloud/internal": "true"}
+
+
+def test_the_second_scheduler_restarts_with_its_configuration_and_only_then(helm: Path) -> None:
+    def annotations(*arguments: str) -> dict[str, str]:
+        found: dict[str, str] = dict(_pods(_render(helm, *SECOND_SCHEDULER, *arguments)))["trimtab-scheduler"][
+            "metadata"
+        ]["annotations"]
+        return found
+
+    assert annotations("--set", "scheduler.name=other") != annotations()
+    assert annotations("--set", "gateway.replicas=3") == annotations()
+
+
+def test_the_roles_of_a_namespace_learn_our_kinds_and_no_role_learns_to_write_those_of_the_cluster(helm: Path) -> None:
+    documents = _render(helm)
+    granted = {role: {(of, verb) for of, verb in _aggregated(documents, role)} for role in ("view", "edit", "admin")}
+    kinds = {(one.plural, one.namespaced) for one in TRIMTAB_KINDS}
+    assert granted["view"] >= {(plural, verb) for plural, _ in kinds for verb in ("get", "list", "watch")}
+    assert {verb for _, verb in granted["view"]} == {"get", "list", "watch"}
+    written = {of for of, verb in granted["edit"] - granted["view"] if verb in {"create", "delete", "patch", "update"}}
+    assert written == {plural for plural, namespaced in kinds if namespaced} | {"servingpools/scale"}
+    assert granted["view"] < granted["edit"] == granted["admin"]
+
+
+def _aggregated(documents: list[dict[str, Any]], role: str) -> Iterator[tuple[str, str]]:
+    """Yield what a role that clusters come with gains: resource and verb."""
+    for one in documents:
+        if one["metadata"].get("labels", {}).get(f"rbac.authorization.k8s.io/aggregate-to-{role}") == "true":
+            for rule in one["rules"]:
+                assert rule["apiGroups"] == [GROUP]
+                yield from itertools.product(rule["resources"], rule["verbs"])
+
+
+def test_helm_test_asks_both_services_and_fails_unless_both_are_well(helm: Path) -> None:
+    (container,) = dict(_pods(_render(helm)))["trimtab-test"]["spec"]["containers"]
+    interpreter, *script = container["command"][:3]
+    asked = container["command"][3:]
+    assert interpreter == "python"
+    assert asked == [
+        f"http://trimtab-extender.{NAMESPACE}.svc:8888/readyz",
+        f"http://trimtab-gateway.{NAMESPACE}.svc:8000/v1/models",
+    ]
+    with _answering(200) as well, _answering(503) as ill:
+        for second, succeeds in ((well, True), (ill, False)):
+            done = subprocess.run([sys.executable, *script, well, second], capture_output=True, text=True, check=False)
+            assert (done.returncode == 0) == succeeds, done.stderr
+
+
+@contextmanager
+def _answering(status: int) -> Iterator[str]:
+    """Serve one status for every path; yield the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            del arguments
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_without_dns_there_is_no_test_to_run(helm: Path) -> None:
+    assert "trimtab-test" not in dict(_pods(_render(helm, "--values", str(LOCAL))))
+
+
+def test_the_manifest_for_those_without_helm_pulls_from_a_place_that_has_to_be_replaced() -> None:
+    documents = yaml.safe_load_all((ROOT / "manifests" / "install.yaml").read_text(encoding="utf-8"))
+    images = {
+        container["image"] for _, template in _pods(list(documents)) for container in template["spec"]["containers"]
+    }
+    assert len(images) == len(PROCESSES)
+    assert all(image.startswith("REGISTRY/trimtab-") for image in images)
+    assert "s,image: REGISTRY/," in (ROOT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from tests.support.objects import MODELS
 from trimtab.api.keys import GROUP
 
 SAMPLES = Path(__file__).resolve().parents[3] / "manifests" / "samples"
+REAL = SAMPLES.with_name("samples-real")
 DOCUMENTS = [
     (path.name, document)
     for path in sorted(SAMPLES.glob("*.yaml"))
@@ -42,3 +43,30 @@ def test_parents_members_and_neighbors_exist() -> None:
             assert ("PowerDomain", spec["parent"]) in named
         for member in spec.get("members", []):
             assert (member["poolRef"]["kind"], member["poolRef"]["name"]) in named
+
+
+REAL_DOCUMENTS = [
+    (path, document)
+    for path in sorted(REAL.glob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+]
+REAL_POOLS = [(path, document) for path, document in REAL_DOCUMENTS if document["kind"] == "ServingPool"]
+
+
+def test_there_is_a_sample_with_a_real_engine() -> None:
+    assert REAL_POOLS
+    assert REAL_DOCUMENTS[0][1]["kind"] == "Namespace"
+
+
+@pytest.mark.parametrize(("path", "document"), REAL_POOLS, ids=[f"{p.name}" for p, _ in REAL_POOLS])
+def test_a_sample_with_a_real_engine_is_valid_and_needs_no_local_cluster(path: Path, document: dict[str, Any]) -> None:
+    pool = MODELS[document["kind"]].check(document)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# "), "a sample begins with what it shows"
+    assert not [word for word in ("process-node", "run-as", "kwok", "trimtab-engine") if word in text]
+    (container,) = document["spec"]["workload"]["template"]["spec"]["containers"]
+    (model,) = document["spec"]["models"]
+    served = f"--served-model-name={model['name']}"
+    weights = f"--model={model['weights'].removeprefix('hf://')}"
+    assert {served, weights, f"--port={document['spec']['engine']['port']}"} <= {*container["args"]}
+    assert pool
