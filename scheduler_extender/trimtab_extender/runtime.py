@@ -64,7 +64,7 @@ async def watch(runtime: Runtime, kube: Kube, resource: Resource) -> None:
     """Feed one watch into the world, for ever."""
     while True:
         try:
-            async for event in list_then_watch(kube, resource):
+            async for event in list_then_watch(kube, resource, managed_fields=False):
                 runtime.world.take(resource, event)
         except (Forbidden, NotFound) as error:
             runtime.metrics.watch_failed(resource.plural)

@@ -28,7 +28,7 @@ _UNAUTHORIZED = 401
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The answer to a list: all items (pages joined) and the version from which a watch may go on."""
+    """The answer to a list, or one page of it: items and the version from which a watch may go on after the last."""
 
     items: list[Object]
     resource_version: str
@@ -103,10 +103,17 @@ class Kube:
         query: Mapping[str, str] | None = None,
         content_type: str = _JSON,
         timeout_seconds: float | None = None,
-    ) -> Any:
-        """Send one request and return the decoded JSON answer."""
+    ) -> Object:
+        """Send one request and return the answer, which Kubernetes always makes a JSON object.
+
+        Raises:
+            Unavailable: the answer is something else, e.g. the page of a proxy.
+        """
         limit = aiohttp.ClientTimeout(total=timeout_seconds or self.timeout_seconds)
-        return orjson.loads(await self._read(_Call(method, path, limit, body, query or {}, content_type)))
+        answer = _decoded(await self._read(_Call(method, path, limit, body, query or {}, content_type)))
+        if not isinstance(answer, dict):
+            raise Unavailable(0, "BadAnswer", f"{method} {path}: the answer is no JSON object")
+        return answer
 
     async def text(self, path: str, *, query: Mapping[str, str] | None = None) -> str:
         """Return an answer that is plain text, e.g. a pod's log."""
@@ -164,7 +171,7 @@ class Kube:
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None, subresource: str = "") -> Object:
         """Return one object, or one of its subresources."""
-        return await self._object("GET", resource.path(namespace, name, subresource))
+        return await self.request("GET", resource.path(namespace, name, subresource))
 
     async def list(
         self,
@@ -176,17 +183,36 @@ class Kube:
         limit: int = 500,
     ) -> Listing:
         """Return all matching objects; pages of `limit` are joined."""
-        query = _selectors(label_selector, field_selector) | {"limit": str(limit)}
         items: list[Object] = []
+        version = ""
+        async for page in self.pages(
+            resource, namespace, label_selector=label_selector, field_selector=field_selector, limit=limit
+        ):
+            items += page.items
+            version = page.resource_version
+        return Listing(items, version)
+
+    async def pages(
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 500,
+    ) -> AsyncGenerator[Listing]:
+        """Yield all matching objects in pages of `limit`; the next page is asked for when the last one is done with.
+
+        Raises:
+            Gone: the caller took so long that the server has forgotten the version that it was listing.
+        """
+        query = selectors(label_selector, field_selector) | {"limit": str(limit)}
         while True:
-            page = await self._object("GET", resource.path(namespace), query=query)
-            for item in page["items"]:
-                item.setdefault("apiVersion", resource.api_version)
-                item.setdefault("kind", resource.kind)
-                items.append(item)
+            page = await self.request("GET", resource.path(namespace), query=query)
             metadata = page["metadata"]
+            yield Listing([_named(item, resource) for item in page.pop("items")], metadata["resourceVersion"])
             if not metadata.get("continue"):
-                return Listing(items, metadata["resourceVersion"])
+                return
             query["continue"] = metadata["continue"]
 
     # Writing
@@ -194,7 +220,7 @@ class Kube:
     async def create(self, resource: Resource, obj: Object, *, dry_run: bool = False) -> Object:
         """Create an object in the namespace that it names."""
         path = resource.path(obj["metadata"].get("namespace"))
-        return await self._object("POST", path, obj, query=self._writing(dry_run=dry_run))
+        return await self.request("POST", path, obj, query=self._writing(dry_run=dry_run))
 
     async def apply(
         self, resource: Resource, obj: Object, *, force: bool = False, dry_run: bool = False, subresource: str = ""
@@ -209,14 +235,14 @@ class Kube:
         body = {"apiVersion": resource.api_version, "kind": resource.kind} | obj
         query = self._writing(dry_run=dry_run) | {"force": "true" if force else "false", "fieldValidation": "Strict"}
         path = resource.path(metadata.get("namespace"), metadata["name"], subresource)
-        return await self._object("PATCH", path, body, query=query, content_type=_APPLY)
+        return await self.request("PATCH", path, body, query=query, content_type=_APPLY)
 
     async def merge_patch(
         self, resource: Resource, name: str, patch: Object, namespace: str | None = None, subresource: str = ""
     ) -> Object:
         """Apply a JSON merge patch; lists are replaced, null removes a field."""
         path = resource.path(namespace, name, subresource)
-        return await self._object("PATCH", path, patch, query=self._writing(), content_type=_MERGE)
+        return await self.request("PATCH", path, patch, query=self._writing(), content_type=_MERGE)
 
     async def json_patch(
         self,
@@ -232,13 +258,13 @@ class Kube:
             Invalid: a `test` operation failed: the object has changed.
         """
         path = resource.path(namespace, name, subresource)
-        return await self._object("PATCH", path, operations, query=self._writing(), content_type=_OPERATIONS)
+        return await self.request("PATCH", path, operations, query=self._writing(), content_type=_OPERATIONS)
 
     async def replace(
         self, resource: Resource, name: str, obj: Object, namespace: str | None = None, subresource: str = ""
     ) -> Object:
         """Replace an object; with a resource version in it, only if it is still that version (else `Conflict`)."""
-        return await self._object("PUT", resource.path(namespace, name, subresource), obj, query=self._writing())
+        return await self.request("PUT", resource.path(namespace, name, subresource), obj, query=self._writing())
 
     async def delete(
         self,
@@ -273,22 +299,23 @@ class Kube:
     def _writing(self, *, dry_run: bool = False) -> dict[str, str]:
         return {"fieldManager": self.field_manager} | ({"dryRun": "All"} if dry_run else {})
 
-    async def _object(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        query: Mapping[str, str] | None = None,
-        content_type: str = _JSON,
-    ) -> Object:
-        answer = await self.request(method, path, body, query=query, content_type=content_type)
-        if not isinstance(answer, dict):
-            raise Unavailable(0, "BadAnswer", f"{method} {path}: the answer is no object")
-        return answer
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
 
 
-def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
+def _named(item: Object, resource: Resource) -> Object:
+    """Say what an item is: in a list, the server does not."""
+    item.setdefault("apiVersion", resource.api_version)
+    item.setdefault("kind", resource.kind)
+    return item
+
+
+def selectors(label_selector: str, field_selector: str) -> dict[str, str]:
+    """Return the query of a list or watch that these selectors make; empty ones are left out."""
     given = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in given.items() if value}
 

@@ -48,6 +48,16 @@ async def test_pages_of_a_list_are_joined_and_items_say_what_they_are(tmp_path: 
     assert listing.resource_version == "9"
 
 
+@pytest.mark.parametrize("body", ["<html>gateway</html>", "[]", ""])
+async def test_an_answer_that_is_no_object_is_as_good_as_none(tmp_path: Path, body: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=body)
+
+    async with api_server(answer, tmp_path) as config, Kube.connect(config) as kube:
+        with pytest.raises(Unavailable, match="GET /version: the answer is no JSON object"):
+            await kube.request("GET", "/version")
+
+
 async def test_a_token_that_was_renewed_on_disk_is_read_again(tmp_path: Path) -> None:
     async def answer(request: web.Request) -> web.Response:
         if request.headers["Authorization"] != "Bearer second":

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from tests.support.api_server import api_server
+from tests.support.api_server import Handler, api_server
 from trimtab.kube import EventType, Forbidden, Kube, list_then_watch
 from trimtab.kube.resources import PODS
 
@@ -24,6 +24,14 @@ def listing(version: int, *pods: dict[str, Any]) -> Callable[[web.Request], Any]
     def answer(request: web.Request) -> web.Response:
         assert "watch" not in request.query, "expected a list, got a watch"
         return web.json_response({"items": list(pods), "metadata": {"resourceVersion": str(version)}})
+
+    return answer
+
+
+def page(version: int, *pods: dict[str, Any], after: str = "", more: str = "") -> Callable[[web.Request], Any]:
+    def answer(request: web.Request) -> web.Response:
+        assert request.query.get("continue", "") == after
+        return web.json_response({"items": list(pods), "metadata": {"resourceVersion": str(version), "continue": more}})
 
     return answer
 
@@ -44,8 +52,8 @@ def watching(since: int, *changes: tuple[str, dict[str, Any]], cut: bool = False
     return answer
 
 
-async def collect(script: Script, folder: Path, count: int) -> list[tuple[str, str]]:
-    """Run the watch against a script of answers and return the first `count` events as (type, name)."""
+def scripted(script: Script) -> Handler:
+    """Answer each request by the next step, and none when all are done."""
     steps = iter(script)
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -55,8 +63,13 @@ async def collect(script: Script, folder: Path, count: int) -> list[tuple[str, s
         result = step(request)  # type: ignore[misc]  # None never gets here
         return await result if asyncio.iscoroutine(result) else result  # type: ignore[no-any-return]
 
+    return answer
+
+
+async def collect(script: Script, folder: Path, count: int) -> list[tuple[str, str]]:
+    """Run the watch against a script of answers and return the first `count` events as (type, name)."""
     events: list[tuple[str, str]] = []
-    async with api_server(answer, folder) as config, Kube.connect(config) as kube:
+    async with api_server(scripted(script), folder) as config, Kube.connect(config) as kube:
         async for event in list_then_watch(kube, PODS):
             events.append((event.type.value, event.object.get("metadata", {}).get("name", "")))
             if len(events) == count:
@@ -102,11 +115,11 @@ async def test_an_expired_version_lists_again_and_reports_what_vanished(tmp_path
     events = await collect(script, tmp_path, 11)
     assert events[4] == ("SYNCED", "")
     assert events[5:] == [
-        ("DELETED", "gone"),
         ("MODIFIED", "changed"),
         ("DELETED", "reborn"),
         ("ADDED", "reborn"),
         ("ADDED", "new"),
+        ("DELETED", "gone"),
         ("SYNCED", ""),
     ]
 
@@ -125,6 +138,51 @@ async def test_a_missing_permission_is_not_waited_out(tmp_path: Path) -> None:
 
     with pytest.raises(Forbidden, match="cannot list pods"):
         await collect([forbidden], tmp_path, 1)
+
+
+async def test_a_page_is_reported_before_the_next_is_asked_for(tmp_path: Path) -> None:
+    """Or else a list of a large cluster would be in memory as a whole."""
+    script: Script = [page(5, pod("a", 1), more="next")]  # then silence
+    assert await asyncio.wait_for(collect(script, tmp_path, 1), 5) == [("ADDED", "a")]
+
+
+async def test_a_list_that_breaks_off_is_begun_anew_and_reports_each_object_once(tmp_path: Path) -> None:
+    def expired(_: web.Request) -> web.Response:
+        return web.json_response({"reason": "Expired", "code": 410}, status=410)
+
+    script: Script = [
+        page(5, pod("a", 1), pod("b", 2), more="next"),
+        expired,
+        page(9, pod("a", 1), more="next"),
+        page(9, pod("c", 3), after="next"),
+        watching(9, ("ADDED", pod("d", 10))),
+    ]
+    assert await collect(script, tmp_path, 6) == [
+        ("ADDED", "a"),
+        ("ADDED", "b"),
+        ("ADDED", "c"),
+        ("DELETED", "b"),
+        ("SYNCED", ""),
+        ("ADDED", "d"),
+    ]
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(True, [["x"], ["x"]]), (False, [None, None])])
+async def test_managed_fields_are_kept_unless_nobody_wants_them(
+    tmp_path: Path, *, kept: bool, expected: list[Any]
+) -> None:
+    listed, watched = pod("a", 1), pod("a", 6)
+    for obj in (listed, watched):
+        obj["metadata"]["managedFields"] = ["x"]
+    answer = scripted([listing(5, listed), watching(5, ("MODIFIED", watched))])
+    found = []
+    async with api_server(answer, tmp_path) as config, Kube.connect(config) as kube:
+        async for event in list_then_watch(kube, PODS, managed_fields=kept):
+            if event.type is not EventType.SYNCED:
+                found.append(event.object["metadata"].get("managedFields"))
+            if len(found) == 2:
+                break
+    assert found == expected
 
 
 def test_event_types_are_the_wire_names() -> None:

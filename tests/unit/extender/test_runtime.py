@@ -191,7 +191,7 @@ async def test_a_refused_watch_is_said_counted_and_tried_again(
     runtime = a_runtime()
     asked = []
 
-    async def refused(*_: object) -> Any:
+    async def refused(*_: object, **__: object) -> Any:
         asked.append(runtime.clock.now())
         if len(asked) > 2:
             raise asyncio.CancelledError
