@@ -50,9 +50,11 @@ contracts: $(READY)
 	@$(BIN)/lint-imports
 
 gen: $(READY) ## write the generated files: crds/, the chart's copy, manifests/install.yaml, docs/reference
+	@$(BIN)/trimtab cluster programs fetch helm
 	@$(BIN)/python tools/generate.py
 
 drift: $(READY)
+	@$(BIN)/trimtab cluster programs fetch helm
 	@$(BIN)/python tools/generate.py --check
 
 lock: ## pin the dependencies again (needs uv)
