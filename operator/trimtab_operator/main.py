@@ -188,7 +188,7 @@ async def _prepare(runtime: Runtime) -> None:
         runtime.pulse.beat()
         try:
             await refuse_old_schema(runtime)
-            await take_stock(runtime)
+            await take_stock(runtime, runtime.pulse.beat)
             break
         except KubeError as error:
             _log.warning("not ready to lead", error=error.message)
