@@ -11,7 +11,7 @@ import structlog
 from trimtab.actuate.manifests import OWNED, Blueprint
 from trimtab.actuate.scaling import hold_scale
 from trimtab.actuate.workloads import apply_owned, blame
-from trimtab.kube import BadRequest, Forbidden, Invalid, Kube, KubeError, NotFound, Object, Resource
+from trimtab.kube import BadRequest, Forbidden, Invalid, Kube, KubeError, Object, Resource
 from trimtab.kube.resources import DEPLOYMENTS, SERVING_POOLS
 from trimtab.model.pool import PoolSpec
 from trimtab.model.reason import Reason, ReasonCode
@@ -27,19 +27,17 @@ class PoolGone(Exception):
 
 
 async def confirm(kube: Kube, resource: Resource, name: str, namespace: str | None, uid: str) -> Object:
-    """Return the metadata of an object, as the server has it now.
+    """Return the metadata of an object, as the server has it now; needs the right to list, not to get.
 
     Raises:
         PoolGone: the object is not there any more, or another one has its name.
         KubeError: the server could not be asked.
     """
-    try:
-        metadata: Object = (await kube.get(resource, name, namespace))["metadata"]
-    except NotFound:
-        raise PoolGone from None
-    if metadata["uid"] != uid:
-        raise PoolGone
-    return metadata
+    for found in (await kube.list(resource, namespace, field_selector=f"metadata.name={name}")).items:
+        metadata: Object = found["metadata"]
+        if metadata["uid"] == uid:
+            return metadata
+    raise PoolGone
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """One pool, pass by pass, against an API server that answers as the test wants."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from tests.support.clocks import FakeClock
 from tests.support.operators import a_deployment, a_pool, target
 from trimtab.api import keys
 from trimtab.kube import Conflict, Kube, NotFound, Object
-from trimtab.kube.resources import DEPLOYMENTS
+from trimtab.kube.resources import DEPLOYMENTS, POWER_DOMAINS
 from trimtab.model.pool import PoolSeen
 from trimtab.model.reason import Reason, ReasonCode
 from trimtab.obs.metrics import OperatorMetrics
 from trimtab_operator.events import Events
-from trimtab_operator.handlers.kinds import take_pool
+from trimtab_operator.handlers.kinds import take_placeholder, take_pool
+from trimtab_operator.loops.placeholders import PlaceholderReconciler
 from trimtab_operator.loops.pools import PoolReconciler
 from trimtab_operator.parse import parse_owned
 from trimtab_operator.pulse import Pulse
@@ -41,6 +42,8 @@ class World:
     version: int = 100
 
     async def handle(self, request: web.Request) -> web.Response:
+        if request.method == "GET" and "fieldSelector" in request.query:
+            return web.json_response({"items": [self.pool] if self.pool else [], "metadata": {"resourceVersion": "1"}})
         if request.method == "GET":
             return web.json_response(self.pool, status=200 if self.pool else 404)
         place = request.path.rpartition("/")[2]
@@ -175,6 +178,26 @@ async def test_a_restore_never_overrules_whoever_took_the_knob(tmp_path: Path) -
         change(runtime, world, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[keys.FINALIZER])
         await reconciler.reconcile(KEY)
     assert [place for place, _ in world.writes] == ["chat"]
+
+
+@pytest.mark.parametrize("uids", [[], ["u-2"], ["u-1"]], ids=["gone", "another", "there"])
+async def test_a_placeholder_is_forgotten_only_if_it_is_gone(tmp_path: Path, uids: list[str]) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        if request.method == "PATCH":
+            return web.json_response({"message": "refused"}, status=404)
+        if request.query.get("fieldSelector") != "metadata.name=row-1":  # the role grants no get on these kinds
+            return web.json_response({"message": "forbidden"}, status=403)
+        items = [{"metadata": {"name": "row-1", "uid": uid}} for uid in uids]
+        return web.json_response({"items": items, "metadata": {"resourceVersion": "1"}})
+
+    clock, metrics = FakeClock(), OperatorMetrics()
+    async with api_server(handle, tmp_path) as kubeconfig, Kube.connect(kubeconfig) as kube:
+        runtime = Runtime(OperatorSettings(), kube, clock, metrics, Events(kube, clock, metrics), Pulse(30))
+        domain = {"metadata": {"name": "row-1", "uid": "u-1", "generation": 1}}
+        take_placeholder(runtime.store, POWER_DOMAINS, "ADDED", domain)
+        with pytest.raises(NotFound) if uids == ["u-1"] else nullcontext():
+            await PlaceholderReconciler(runtime, POWER_DOMAINS).reconcile(("", "row-1"))
+        assert bool(runtime.store.placeholders) == (uids == ["u-1"])
 
 
 @pytest.mark.parametrize("leaving", [True, False], ids=["deleted", "released"])
