@@ -23,15 +23,17 @@ UNSEEN: dict[tuple[str, str, str, str], str] = {
 
 
 class Call(NamedTuple):
-    """One kind of call: who, which verb, on what."""
+    """One kind of call: who, which verb, on what; `name` is empty where any name may be meant."""
 
     process: str
     verb: str
     group: str
     resource: str
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"{self.process}: {self.verb} {self.resource}{'.' + self.group if self.group else ''}"
+        kind = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{self.process}: {self.verb} {kind} {self.name}".rstrip()
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:
@@ -57,7 +59,7 @@ def _calls(event: dict[str, Any]) -> Iterator[Call]:
     if "resource" not in about:
         return  # discovery, which everybody may do
     resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
-    call = Call(_process(event), event["verb"], about.get("apiGroup", ""), resource)
+    call = Call(_process(event), event["verb"], about.get("apiGroup", ""), resource, about.get("name", ""))
     yield call
     if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201:
         yield call._replace(verb="create")  # server-side apply of something new needs both
@@ -70,7 +72,29 @@ def _granted(documents: list[dict[str, Any]]) -> Iterator[Call]:
                 for group in rule["apiGroups"]:
                     for resource in rule["resources"]:
                         for verb in rule["verbs"]:
-                            yield Call(role["metadata"]["name"], verb, group, resource)
+                            for name in rule.get("resourceNames", [""]):
+                                yield Call(role["metadata"]["name"], verb, group, resource, name)
+
+
+def _as_granted(call: Call, granted: set[Call]) -> Call:
+    """Forget the name in a call that is granted for every name."""
+    any_name = call._replace(name="")
+    return any_name if any_name in granted else call
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "covered"),
+    [("patch", "mine", True), ("patch", "of-others", False), ("create", "of-others", True), ("get", "mine", False)],
+)
+def test_a_grant_by_name_covers_that_name_only(verb: str, name: str, covered: bool) -> None:
+    rules = [
+        {"apiGroups": ["g"], "resources": ["leases"], "verbs": ["create"]},
+        {"apiGroups": ["g"], "resources": ["leases"], "verbs": ["patch"], "resourceNames": ["mine"]},
+    ]
+    rights = set(_granted([{"kind": "Role", "metadata": {"name": PROCESSES[0]}, "rules": rules}]))
+    about = {"resource": "leases", "apiGroup": "g", "name": name}
+    event = {"user": {"username": ACCOUNT + PROCESSES[0]}, "verb": verb, "objectRef": about}
+    assert ({_as_granted(call, rights) for call in _calls(event)} <= rights) == covered
 
 
 @pytest.fixture
@@ -109,7 +133,8 @@ def test_no_call_was_refused(cluster: LocalCluster) -> None:
 def test_every_grant_is_used_and_every_use_is_granted(
     cluster: LocalCluster, granted: set[Call], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    used = {call for event in _events(cluster.audit_log) if _is_ours(event) for call in _calls(event)}
+    calls = {call for event in _events(cluster.audit_log) if _is_ours(event) for call in _calls(event)}
+    used = {_as_granted(call, granted) for call in calls}
     unused = sorted(granted - used)
     with capsys.disabled():
         print(f"\n{len(granted)} grants, {len(used)} used; unused:", *map(str, unused), sep="\n  ")
