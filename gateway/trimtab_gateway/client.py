@@ -176,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         request = self._incoming
         assert request is not None
-        request.parts.append(body)
+        request.body += body
         request.body_bytes += len(body)
         self._front.buffered_bytes += len(body)
         if request.body_bytes > self._front.limits.body_bytes:

@@ -1,6 +1,7 @@
 """Pools and engines from the API server: ServingPools, and the pods that carry their label."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -34,7 +35,7 @@ class ClusterView:
         self._metrics = metrics
         self._default_concurrency = default_concurrency
         self._without_endpoint_seconds = without_endpoint_seconds
-        self._pools: dict[PoolKey, ServingPool] = {}
+        self._pools: dict[PoolKey, _Pool] = {}
         self._pods: dict[PoolKey, dict[str, Object]] = {}
         self._pool_of_pod: dict[tuple[str, str], PoolKey] = {}
         self._unsynced: set[tuple[str, str]] = set()
@@ -47,26 +48,28 @@ class ClusterView:
         """Note that a watch has reported everything that exists."""
         self._unsynced.discard((resource, namespace))
         if not self._unsynced and not self._gateway.synced:
-            self._configure()
+            self._gateway.configure([self._config(key) for key in self._pools])
             self._gateway.synced = True
 
     def take_pool(self, event: Event) -> None:
         """Note a change of a ServingPool."""
         metadata = event.object["metadata"]
         key = (metadata["namespace"], metadata["name"])
-        before = self._pools.get(key)
         if event.type is EventType.DELETED:
-            self._pools.pop(key, None)
-        else:
-            try:
-                self._pools[key] = ServingPool.model_validate(event.object)
-            except ValidationError as error:
-                self._metrics.config_errors.inc()
-                _log.error("pool cannot be read", namespace=key[0], pool=key[1], problem=str(error))
-                return
-        after = self._pools.get(key)
-        if self._gateway.synced and (before is None or after is None or before.spec != after.spec):
-            self._configure()
+            if self._pools.pop(key, None) is not None and self._gateway.synced:
+                self._gateway.remove_pool(_name(key))
+            return
+        try:
+            pool = self._read(key, ServingPool.model_validate(event.object))
+        except ValidationError as error:
+            self._metrics.config_errors.inc()
+            _log.error("pool cannot be read", namespace=key[0], pool=key[1], problem=str(error))
+            return
+        if pool == self._pools.get(key):
+            return  # nothing that we look at has changed
+        self._pools[key] = pool
+        if self._gateway.synced:
+            self._gateway.set_pool(self._config(key))
 
     def take_pod(self, event: Event) -> None:
         """Note a change of a pod."""
@@ -82,7 +85,7 @@ class ClusterView:
             self._pods.setdefault(after, {})[pod[1]] = _essence(event.object)
         if self._gateway.synced:
             for key in sorted({each for each in (before, after) if each in self._pools}):
-                self._gateway.set_pool(self._config(key, self._pools[key]))
+                self._gateway.set_pool(self._config(key))
 
     def _forget(self, pool: PoolKey, pod: str) -> None:
         pods = self._pods[pool]
@@ -90,33 +93,46 @@ class ClusterView:
         if not pods:
             del self._pods[pool]
 
-    def _configure(self) -> None:
-        in_order = sorted(self._pools.items(), key=lambda item: (str(item[1].metadata.creation_timestamp), item[0]))
-        self._gateway.configure([self._config(key, pool) for key, pool in in_order])
-
-    def _config(self, key: PoolKey, pool: ServingPool) -> PoolConfig:
+    def _read(self, key: PoolKey, pool: ServingPool) -> "_Pool":
         spec = pool.spec
         levels = tuple(
             Level(level.name, level.ttft_milliseconds / 1000 if level.ttft_milliseconds else None)
             for level in spec.service_levels
         )
         chosen = next((at for at, level in enumerate(spec.service_levels) if level.default), 0)
-        concurrency = _concurrency(pool) or self._default_concurrency
-        pods = self._pods.get(key, {})
-        return PoolConfig(
-            name=f"{key[0]}/{key[1]}",
+        config = PoolConfig(
+            name=_name(key),
             models=tuple(_model_names(pool)),
             levels=levels,
             default_level=levels[chosen] if levels else BEST_EFFORT,
             bounds=Bounds(
                 spec.queue.max_requests, float(spec.queue.max_waiting_seconds), self._without_endpoint_seconds
             ),
-            engines=tuple(
-                EngineAddress(name, pod["ip"], spec.engine.port, concurrency, ready=pod["ready"])
-                for name, pod in sorted(pods.items())
-                if pod["ip"]
-            ),
+            since=str(pool.metadata.creation_timestamp),
         )
+        return _Pool(config, spec.engine.port, _concurrency(pool) or self._default_concurrency)
+
+    def _config(self, key: PoolKey) -> PoolConfig:
+        pool = self._pools[key]
+        engines = tuple(
+            EngineAddress(name, pod["ip"], pool.port, pool.concurrency, ready=pod["ready"])
+            for name, pod in sorted(self._pods.get(key, {}).items())
+            if pod["ip"]
+        )
+        return replace(pool.config, engines=engines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What of a ServingPool matters here; its engines come from the pods."""
+
+    config: PoolConfig
+    port: int
+    concurrency: int
+
+
+def _name(key: PoolKey) -> str:
+    return f"{key[0]}/{key[1]}"
 
 
 def _model_names(pool: ServingPool) -> Iterable[str]:

@@ -10,6 +10,8 @@ from trimtab.decide.queueing import Decision, Endpoint, PoolQueue
 from trimtab.decide.queueing.health import GOOD, Health, HealthPolicy, after_failure
 from trimtab.model.reason import Reason, ReasonCode
 from trimtab.obs.metrics import GatewayMetrics
+from trimtab.obs.pool_gauges import PoolState
+from trimtab_gateway.counts import PoolCounts
 from trimtab_gateway.engine import EngineLink
 from trimtab_gateway.journal import Journal, Record
 from trimtab_gateway.limits import Limits
@@ -17,8 +19,6 @@ from trimtab_gateway.outcome import Outcome
 from trimtab_gateway.pools import EngineAddress, Level, PoolConfig
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter
-
     from trimtab_gateway.exchange import Exchange
 
 _log = structlog.get_logger(__name__)
@@ -54,20 +54,18 @@ class Engine:
         return Endpoint(self.name, capacity, ready=self.address.ready and not self.health.is_ejected(at))
 
 
-class LevelMetrics:
-    """The metrics of one service level, looked up once."""
-
-    __slots__ = ("gap_seconds", "met", "missed", "ttft_seconds")
-
-    def __init__(self, metrics: GatewayMetrics, pool: str, level: str) -> None:
-        self.ttft_seconds = metrics.ttft_seconds.labels(pool, level)
-        self.gap_seconds = metrics.gap_seconds.labels(pool, level)
-        self.met = metrics.objective.labels(pool, level, "true")
-        self.missed = metrics.objective.labels(pool, level, "false")
-
-
 class Dispatcher:
-    """The shell around one `PoolQueue`."""
+    """The shell around one `PoolQueue`.
+
+    Args:
+        config: the pool.
+        limits: bounds on connections to engines.
+        metrics: what is counted, of all pools.
+        journal: the last requests, of all pools.
+        now: a clock that never goes back, in seconds.
+        wake: is told when `tick` has to be called again, after it returned false or never was.
+        health_policy: how much failure of an engine is tolerated.
+    """
 
     def __init__(
         self,
@@ -76,28 +74,19 @@ class Dispatcher:
         metrics: GatewayMetrics,
         journal: Journal,
         now: Callable[[], float],
+        wake: Callable[["Dispatcher"], None] = lambda _: None,
         health_policy: HealthPolicy = _HEALTH_POLICY,
     ) -> None:
         self.config = config
         self.engines: dict[str, Engine] = {}
         self.queue = PoolQueue(config.subject, config.bounds)
         self._limits = limits
-        self._metrics = metrics
         self._journal = journal
         self._now = now
+        self._wake = wake
         self._health_policy = health_policy
         self._waiting: dict[int, Exchange] = {}
-        self._levels: dict[str, LevelMetrics] = {}
-        self._outcomes: dict[tuple[str, Outcome | ErrorCode], Counter] = {}
-        self._queue_seconds = metrics.queue_seconds.labels(config.name)
-        self._response_seconds = metrics.response_seconds.labels(config.name)
-        fleet = self.queue.fleet
-        metrics.watch_pool(
-            config.name,
-            in_flight=lambda: fleet.total_in_flight,
-            waiting=lambda: self.queue.waiting,
-            capacity=lambda: fleet.ready_capacity,
-        )
+        self._counts = PoolCounts(metrics, config.name)
         self.configure(config)
 
     def configure(self, config: PoolConfig) -> None:
@@ -107,16 +96,14 @@ class Dispatcher:
         wanted = {address.name: address for address in config.engines}
         for name in self.engines.keys() - wanted.keys():
             self.engines.pop(name).link.close()
-            self._metrics.forget_endpoint(config.name, name)
         for name, address in wanted.items():
             self._place(name, address)
         at = self._now()
         self._act(self.queue.set_endpoints([engine.endpoint(at) for engine in self.engines.values()], at), at)
-        for engine in self.engines.values():
-            self._show(engine, at)
 
     def submit(self, exchange: "Exchange", at: float) -> None:
         """Queue a request."""
+        self._wake(self)
         self._waiting[exchange.request.key] = exchange
         self._act(self.queue.arrive(exchange.request, at), at)
 
@@ -143,14 +130,11 @@ class Dispatcher:
 
     def saw_first_token(self, level: Level, seconds: float) -> None:
         """Count the first content of a stream."""
-        metrics = self._level(level)
-        metrics.ttft_seconds.observe(seconds)
-        if level.ttft_seconds is not None:
-            (metrics.met if seconds <= level.ttft_seconds else metrics.missed).inc()
+        self._counts.saw_first_token(level, seconds)
 
     def saw_gap(self, level: Level, seconds: float) -> None:
         """Count the time between two arrivals of content."""
-        self._level(level).gap_seconds.observe(seconds)
+        self._counts.saw_gap(level, seconds)
 
     def ended(
         self,
@@ -165,9 +149,9 @@ class Dispatcher:
         request, level, engine = exchange.request, exchange.level, exchange.engine
         dispatched_at = at if exchange.dispatched_at is None else exchange.dispatched_at
         total = at - request.arrived_at
-        self._count(level, outcome)
+        self._counts.ended(level, outcome)
         if outcome is Outcome.OK:
-            self._response_seconds.observe(total)
+            self._counts.served(total)
         self._judge_unserved(exchange, outcome, total, ttft_seconds)
         self._journal.add(
             Record(
@@ -188,27 +172,40 @@ class Dispatcher:
             served_seconds = at - dispatched_at if outcome is Outcome.OK else None
             self._act(self.queue.finish(engine.name, at, served_seconds), at)
 
-    def tick(self, at: float) -> None:
-        """Do what time alone makes due."""
+    def tick(self, at: float) -> bool:
+        """Do what time alone makes due; false when nothing will be due before the pool wakes somebody again."""
+        restless = False
         for engine in self.engines.values():
             engine.link.close_idle(older_than=at - self._limits.engine_idle_seconds)
             if engine.health.on_trial:
                 self._refresh(engine, at)
+            restless = restless or engine.health.on_trial or engine.link.has_idle
         due = self.queue.next_due()
         if due is not None and due <= at:
             self._act(self.queue.step(at), at)
+        return restless or self.has_requests
 
     @property
     def has_requests(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self._waiting) or self.queue.fleet.total_in_flight > 0
 
+    def state(self) -> PoolState:
+        """Return what the pool's gauges show. Any thread may ask."""
+        at, fleet = self._now(), self.queue.fleet
+        return PoolState(
+            name=self.config.name,
+            in_flight=fleet.total_in_flight,
+            waiting=self.queue.waiting,
+            ready_capacity=fleet.ready_capacity,
+            endpoints=tuple((engine.name, engine.endpoint(at).ready) for engine in list(self.engines.values())),
+        )
+
     def close(self) -> None:
-        """Stop reporting the pool and keep no connection."""
+        """Count nothing more and keep no connection."""
         for engine in self.engines.values():
             engine.link.close()
-            self._metrics.forget_endpoint(self.config.name, engine.name)
-        self._metrics.forget_pool(self.config.name)
+        self._counts.forget()
 
     def _place(self, name: str, address: EngineAddress) -> None:
         engine = self.engines.get(name)
@@ -222,7 +219,7 @@ class Dispatcher:
     def _act(self, decision: Decision, at: float) -> None:
         for dispatch in decision.dispatches:
             exchange = self._waiting.pop(dispatch.request.key)
-            self._queue_seconds.observe(at - dispatch.request.arrived_at)
+            self._counts.dispatched(at - dispatch.request.arrived_at)
             exchange.dispatched(self.engines[dispatch.endpoint], at)
         for refusal in decision.refusals:
             exchange = self._waiting.pop(refusal.request.key)
@@ -231,21 +228,18 @@ class Dispatcher:
     def _set_health(self, engine: Engine, health: Health) -> None:
         at = self._now()
         if health.ejections > engine.health.ejections:
-            self._metrics.ejections.labels(self.config.name).inc()
+            self._counts.ejected()
             _log.warning(
                 "engine ejected", pool=self.config.name, engine=engine.name, seconds=round(health.ejected_until - at, 3)
             )
         engine.health = health
+        self._wake(self)
         if self.engines.get(engine.name) is engine:
             self._refresh(engine, at)
 
     def _refresh(self, engine: Engine, at: float) -> None:
         """Tell the queue what a change of health, or the end of an ejection, means."""
-        self._show(engine, at)
         self._act(self.queue.update_endpoint(engine.endpoint(at), at), at)
-
-    def _show(self, engine: Engine, at: float) -> None:
-        self._metrics.endpoint_up.labels(self.config.name, engine.name).set(engine.endpoint(at).ready)
 
     def _judge_unserved(
         self, exchange: "Exchange", outcome: Outcome | ErrorCode, seconds: float, ttft_seconds: float | None
@@ -256,17 +250,4 @@ class Dispatcher:
             return
         if outcome is Outcome.CLIENT_ERROR or (outcome is Outcome.CANCELLED and seconds <= objective):
             return
-        self._level(exchange.level).missed.inc()
-
-    def _count(self, level: Level, outcome: Outcome | ErrorCode) -> None:
-        counter = self._outcomes.get((level.name, outcome))
-        if counter is None:
-            counter = self._metrics.requests.labels(self.config.name, level.name, outcome.value)
-            self._outcomes[level.name, outcome] = counter
-        counter.inc()
-
-    def _level(self, level: Level) -> LevelMetrics:
-        found = self._levels.get(level.name)
-        if found is None:
-            found = self._levels[level.name] = LevelMetrics(self._metrics, self.config.name, level.name)
-        return found
+        self._counts.missed(exchange.level)

@@ -98,7 +98,7 @@ class EngineConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self._expect_answer()
 
-    def send(self, exchange: Answered, head: bytes, body: bytes) -> None:
+    def send(self, exchange: Answered, head: bytes, body: bytes | bytearray) -> None:
         """Send a request on a connection that is idle."""
         assert self._exchange is None, "one request at a time"
         self._exchange = exchange
@@ -299,6 +299,11 @@ class EngineLink:
         """Forget a connection that ended."""
         if connection in self._idle:
             self._idle.remove(connection)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether any connection waits for its next request."""
+        return bool(self._idle)
 
     def close_idle(self, *, older_than: float) -> None:
         """Close connections that have been idle since before a time."""

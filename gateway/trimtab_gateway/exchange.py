@@ -60,7 +60,6 @@ class Exchange:
 
     __slots__ = (
         "_answer",
-        "_body",
         "_client",
         "_connection",
         "_events",
@@ -97,7 +96,6 @@ class Exchange:
         self._surroundings = surroundings
         self._client = client
         self._incoming = incoming
-        self._body = incoming.parts[0] if len(incoming.parts) == 1 else b"".join(incoming.parts)
         self.dispatcher = dispatcher
         self.asked = asked
         self.level = level
@@ -142,9 +140,9 @@ class Exchange:
         self._client.deadline = self._surroundings.now() + self._surroundings.limits.answer_seconds
         incoming = self._incoming
         head = wire.request_head(
-            incoming.path, self.engine.link.host_header, incoming.headers, self.request_id, len(self._body)
+            incoming.path, self.engine.link.host_header, incoming.headers, self.request_id, len(incoming.body)
         )
-        connection.send(self, head, self._body)
+        connection.send(self, head, incoming.body)
 
     def unreachable(self, error: str) -> None:
         assert self.engine is not None
@@ -322,8 +320,7 @@ class Exchange:
     def _release_body(self) -> None:
         self._surroundings.buffered_bytes -= self._incoming.body_bytes
         self._incoming.body_bytes = 0
-        self._incoming.parts.clear()
-        self._body = b""
+        self._incoming.body = bytearray()
 
     def _end(self, outcome: Outcome | ErrorCode) -> None:
         assert self.phase is not Phase.ENDED, "an exchange ends once"

@@ -13,7 +13,6 @@ from trimtab.api.openai import (
     ErrorCode,
     InvalidBody,
     error_body,
-    model_list,
     read_request,
 )
 from trimtab.obs.metrics import GatewayMetrics
@@ -23,6 +22,7 @@ from trimtab_gateway.dispatcher import Dispatcher
 from trimtab_gateway.exchange import Exchange, Phase
 from trimtab_gateway.journal import Journal
 from trimtab_gateway.limits import Limits
+from trimtab_gateway.models import Contest, ModelIndex
 from trimtab_gateway.pools import Level, PoolConfig
 from trimtab_gateway.request import Incoming, Rejection
 
@@ -68,12 +68,15 @@ class Gateway:
         self.clients: set[ClientConnection] = set()
         self.exchanges: set[Exchange] = set()
         self.pools: dict[str, Dispatcher] = {}
-        self._by_model: dict[str, Dispatcher] = {}
-        self._model_list = model_list(())
+        self._models = ModelIndex()
+        self._restless: set[Dispatcher] = set()
+        """Pools to which time matters: requests wait or run, connections are idle, or an engine has failed."""
         self._next_key = 0
         self._id_prefix = token_hex(8)
         metrics.connections.set_function(lambda: len(self.clients))
         metrics.buffered_bytes.set_function(lambda: self.buffered_bytes)
+        metrics.contested_models.set_function(lambda: self._models.contested)
+        metrics.pools.read = lambda: [pool.state() for pool in list(self.pools.values())]
 
     @property
     def not_ready(self) -> str:
@@ -85,41 +88,46 @@ class Gateway:
     # Configuration
 
     def configure(self, pools: Iterable[PoolConfig]) -> None:
-        """Serve exactly these pools. Where two claim a model, the first one has it."""
-        wanted = {pool.name: pool for pool in pools}
+        """Serve exactly these pools. Where several claim a model, the oldest one has it."""
+        wanted = {pool.name: pool for pool in sorted(pools, key=lambda pool: pool.precedence)}
         for name in self.pools.keys() - wanted.keys():
-            self._remove(name)
+            self.remove_pool(name)
         for pool in wanted.values():
-            self._place(pool)
-        self._index(wanted)
+            if not self._models.has(pool):  # so that a model can move between pools that are both known
+                self._note(self._models.release(pool.name))
+        for pool in wanted.values():
+            self.set_pool(pool)
 
     def set_pool(self, pool: PoolConfig) -> None:
-        """Change the engines or bounds of one pool whose models stay the same."""
-        assert self.pools[pool.name].config.models == pool.models, "a change of models needs `configure`"
-        self.pools[pool.name].configure(pool)
-
-    def _place(self, pool: PoolConfig) -> None:
+        """Serve one more pool, or change one; no other pool is touched."""
         known = self.pools.get(pool.name)
         if known is None:
-            self.pools[pool.name] = Dispatcher(pool, self.limits, self.metrics, self.journal, self.now)
+            self.pools[pool.name] = Dispatcher(
+                pool, self.limits, self.metrics, self.journal, self.now, self._restless.add
+            )
         elif known.config != pool:
             known.configure(pool)
+        self._note(self._models.claim(pool))
 
-    def _remove(self, name: str) -> None:
+    def remove_pool(self, name: str) -> None:
+        """Serve a pool no longer: its waiting requests are sent away, its running ones end."""
         pool = self.pools.pop(name)
+        self._note(self._models.release(name))
         for exchange in [each for each in self.exchanges if each.dispatcher is pool and each.phase is Phase.QUEUED]:
             exchange.pool_removed()
         pool.close()
+        self._restless.discard(pool)
 
-    def _index(self, pools: dict[str, PoolConfig]) -> None:
-        owners: dict[str, Dispatcher] = {}
-        for pool in pools.values():
-            for model in pool.models:
-                owner = owners.setdefault(model, self.pools[pool.name])
-                if owner.config.name != pool.name:
-                    _log.warning("model claimed twice", model=model, served_by=owner.config.name, ignored=pool.name)
-        self._by_model = owners
-        self._model_list = model_list((model, owner.config.name) for model, owner in sorted(owners.items()))
+    def serving(self, model: str) -> Dispatcher | None:
+        """Return the pool that serves a model."""
+        owner = self._models.owner(model)
+        return self.pools[owner] if owner is not None else None
+
+    def _note(self, contests: Iterable[Contest]) -> None:
+        for contest in contests:
+            _log.warning(
+                "model claimed twice", model=contest.model, served_by=contest.owner, ignored=list(contest.ignored)
+            )
 
     # Requests
 
@@ -151,7 +159,7 @@ class Gateway:
         path = request.path
         if path == MODELS:
             self._need_method(request, b"GET", b"HEAD")
-            self._answer(client, request, 200, self._model_list)
+            self._answer(client, request, 200, self._models.listing())
             return
         if path not in INFERENCE_PATHS:
             paths = ", ".join(sorted({*INFERENCE_PATHS, MODELS}))
@@ -160,7 +168,7 @@ class Gateway:
         if request.content_encoding not in {b"", b"identity"}:
             raise Refused(ErrorCode.UNSUPPORTED_ENCODING, "Request bodies must not be compressed.")
         try:
-            asked = read_request(request.parts[0] if len(request.parts) == 1 else b"".join(request.parts))
+            asked = read_request(request.body)
         except InvalidBody as invalid:
             raise Refused(invalid.code, str(invalid), invalid.param) from invalid
         pool = self._pool_for(asked)
@@ -188,9 +196,9 @@ class Gateway:
             if len(self.pools) == 1:
                 return next(iter(self.pools.values()))
             raise Refused(ErrorCode.MODEL_REQUIRED, "Name a `model`: several are served here.", "model")
-        pool = self._by_model.get(asked.model)
+        pool = self.serving(asked.model)
         if pool is None:
-            known = ", ".join(sorted(self._by_model)[:_NAMED_MODELS]) or "none"
+            known = ", ".join(self._models.names()[:_NAMED_MODELS]) or "none"
             raise Refused(
                 ErrorCode.MODEL_NOT_FOUND, f"The model does not exist. Models that are served: {known}.", "model"
             )
@@ -234,8 +242,9 @@ class Gateway:
         at = self.now()
         for client in [each for each in self.clients if each.deadline <= at]:
             client.expire()
-        for pool in list(self.pools.values()):
-            pool.tick(at)
+        for pool in list(self._restless):
+            if not pool.tick(at):
+                self._restless.discard(pool)
 
     def start_draining(self) -> None:
         """Take no more than the open requests: idle clients are closed, the others after their answer."""

@@ -33,7 +33,7 @@ class Limits:
     head_bytes: int = 32 * KIB
     headers: int = 100
     body_bytes: int = 16 * MIB
-    buffered_bytes: int = 512 * MIB
+    buffered_bytes: int = 256 * MIB
     connections: int = 10_000
     pipelined: int = 16
     head_seconds: float = 10.0

@@ -20,6 +20,8 @@ class Level:
 
 
 BEST_EFFORT = Level("")
+Precedence = tuple[str, str]
+"""When a pool was made, and its name: the lowest one gets a model that several pools claim."""
 _DEFAULT_BOUNDS = Bounds()
 
 
@@ -53,6 +55,7 @@ class PoolConfig:
         default_level: what a request gets that chooses none.
         bounds: how much waiting it allows.
         engines: who serves it.
+        since: when it was made, in an order that sorts; empty when pools cannot claim the same model.
     """
 
     name: str
@@ -61,6 +64,12 @@ class PoolConfig:
     default_level: Level = BEST_EFFORT
     bounds: Bounds = _DEFAULT_BOUNDS
     engines: tuple[EngineAddress, ...] = ()
+    since: str = ""
+
+    @property
+    def precedence(self) -> Precedence:
+        """Where the pool stands among pools that claim the same model."""
+        return self.since, self.name
 
     @property
     def subject(self) -> Ref:

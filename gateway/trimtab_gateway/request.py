@@ -13,6 +13,7 @@ class Incoming:
     """A request that is being received, or that waits for its turn."""
 
     __slots__ = (
+        "body",
         "body_bytes",
         "content_encoding",
         "head_bytes",
@@ -21,7 +22,6 @@ class Incoming:
         "http_1_0",
         "keep_alive",
         "method",
-        "parts",
         "received_at",
         "request_id",
         "service_level",
@@ -33,7 +33,7 @@ class Incoming:
         self.target = b""
         self.method = b""
         self.headers: wire.Headers = []
-        self.parts: list[bytes] = []
+        self.body = bytearray()  # not parts to be joined: for a moment, or for long, they would be held twice
         self.head_bytes = 0
         self.hosts = 0
         self.body_bytes = 0

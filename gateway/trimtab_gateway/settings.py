@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = _DEFAULTS.body_bytes
     """Largest request body."""
     max_buffered_bytes: PositiveInt = _DEFAULTS.buffered_bytes
-    """Most bytes of request bodies that are held at once."""
+    """Most bytes of request bodies that are held at once, 256 MiB by default; memory may exceed it by an eighth."""
     max_connections: PositiveInt = _DEFAULTS.connections
     """Most clients that are connected at once."""
     head_seconds: PositiveFloat = _DEFAULTS.head_seconds

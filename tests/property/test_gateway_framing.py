@@ -60,7 +60,7 @@ class Front:
         return 0.0
 
     def handle(self, client: ClientConnection, request: Incoming) -> None:
-        body = b"".join(request.parts)
+        body = bytes(request.body)
         self.seen.append((request.method, request.target, tuple(request.headers), body))
         self.buffered_bytes -= request.body_bytes
         request.body_bytes = 0

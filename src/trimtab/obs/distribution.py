@@ -26,10 +26,9 @@ class Distribution:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def read(self) -> tuple[list[tuple[str, float]], float]:
-        """Return buckets as Prometheus wants them (upper bound, values up to it), and the sum."""
-        names = [floatToGoString(bound) for bound in (*self._bounds, inf)]  # type: ignore[no-untyped-call]
-        return list(zip(names, map(float, accumulate(self._counts)), strict=True)), self._sum
+    def read(self) -> tuple[Iterable[float], float]:
+        """Return how many values are up to each bound, infinity included, and the sum."""
+        return map(float, accumulate(self._counts)), self._sum
 
 
 class Distributions(Collector):
@@ -59,6 +58,7 @@ class Distributions(Collector):
         self._labels = tuple(labels)
         self._bounds = tuple(float(bound) for bound in buckets)
         assert list(self._bounds) == sorted(set(self._bounds)), "bounds ascend"
+        self._bound_names = [floatToGoString(bound) for bound in (*self._bounds, inf)]  # type: ignore[no-untyped-call]
         self._children: dict[tuple[str, ...], Distribution] = {}
         registry.register(self)
 
@@ -70,12 +70,16 @@ class Distributions(Collector):
             child = self._children[values] = Distribution(self._bounds)
         return child
 
+    def remove(self, *values: str) -> None:
+        """Forget the distribution of these label values, if there is one."""
+        self._children.pop(values, None)
+
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """Return the current state of all distributions, for a scrape."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         for values, child in sorted(self._children.copy().items()):
-            buckets, total = child.read()
-            family.add_metric(values, buckets, total)
+            counts, total = child.read()
+            family.add_metric(values, list(zip(self._bound_names, counts, strict=True)), total)
         return [family]
 
     def describe(self) -> Iterable[HistogramMetricFamily]:

@@ -1,10 +1,11 @@
 """Every metric of every process: one class each, whose methods say what happened."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from trimtab.obs.distribution import Distributions
+from trimtab.obs.pool_gauges import PoolGauges
 
 
 class OperatorMetrics:
@@ -342,28 +343,16 @@ class GatewayMetrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5),
             registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "trimtab_gateway_in_flight", "Requests that engines work on.", ["pool"], registry=self.registry
-        )
-        self.waiting = Gauge(
-            "trimtab_gateway_waiting", "Requests that wait for a place.", ["pool"], registry=self.registry
-        )
-        self.capacity = Gauge(
-            "trimtab_gateway_ready_capacity",
-            "Requests that the ready engines may carry at once.",
-            ["pool"],
-            registry=self.registry,
-        )
-        self.endpoint_up = Gauge(
-            "trimtab_gateway_endpoint_up",
-            "1 while an engine may get requests, 0 while it is not ready or has failed.",
-            ["pool", "endpoint"],
-            registry=self.registry,
-        )
         self.ejections = Counter(
             "trimtab_gateway_endpoint_ejections_total",
             "Times that failing engines of a pool were taken out of rotation.",
             ["pool"],
+            registry=self.registry,
+        )
+        self.pools = PoolGauges(self.registry)
+        self.contested_models = Gauge(
+            "trimtab_gateway_contested_models",
+            "Models that more than one pool claims; the oldest pool serves them, the log names the others.",
             registry=self.registry,
         )
         self.connections = Gauge("trimtab_gateway_connections", "Clients that are connected.", registry=self.registry)
@@ -380,20 +369,3 @@ class GatewayMetrics:
             "Unexpected errors, each logged; this stays 0 unless the gateway has a defect.",
             registry=self.registry,
         )
-
-    def watch_pool(
-        self, pool: str, in_flight: Callable[[], float], waiting: Callable[[], float], capacity: Callable[[], float]
-    ) -> None:
-        """Read a pool's gauges whenever they are scraped."""
-        self.in_flight.labels(pool).set_function(in_flight)
-        self.waiting.labels(pool).set_function(waiting)
-        self.capacity.labels(pool).set_function(capacity)
-
-    def forget_pool(self, pool: str) -> None:
-        """Drop the gauges of a pool that is gone; its counters stay."""
-        for gauge in (self.in_flight, self.waiting, self.capacity):
-            gauge.remove(pool)
-
-    def forget_endpoint(self, pool: str, endpoint: str) -> None:
-        """Drop the gauge of an engine that is gone."""
-        self.endpoint_up.remove(pool, endpoint)
