@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -128,8 +129,15 @@ def _kill_and_restart(cluster: Any, name: str) -> None:
     (component,) = [one for one in cluster.components() if one.name == name]
     for process in owned.processes(cluster.root):
         if component.runs_as(process):
-            os.kill(process.pid, signal.SIGKILL)
+            _kill(process.pid)
     cluster.restart(name)
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and wait until it is gone: until then it may still hold its port."""
+    with os.fdopen(os.pidfd_open(pid)) as handle:
+        signal.pidfd_send_signal(handle.fileno(), signal.SIGKILL)
+        select.select([handle], [], [])
 
 
 async def test_an_operator_killed_in_the_middle_leaves_nothing_twice_and_nothing_out(
