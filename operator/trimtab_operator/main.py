@@ -163,8 +163,9 @@ async def _lead(runtime: Runtime, stop: asyncio.Event, ending: "list[asyncio.Tas
     ending.append(watching)
     stopping = asyncio.create_task(_flag(stop), name="stop leading")
     working = asyncio.gather(*workers)  # ends with the first error of any
+    running: set[asyncio.Future[Any]] = {watching, stopping, working}
     try:
-        done, _ = await asyncio.wait({watching, stopping, working}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:

@@ -110,8 +110,8 @@ async def test_what_does_not_fit_is_dropped_without_waiting(tmp_path: Path) -> N
     assert (counted(metrics, "dropped"), counted(metrics, "repeated")) == (10, 0)
 
 
-def warnings(said: "pytest.CaptureResult[str]", message: str) -> list[str]:
-    return [line for line in (said.out + said.err).splitlines() if "warning" in line.lower() and message in line]
+def warnings(capsys: pytest.CaptureFixture[str], message: str) -> list[str]:
+    return [line for line in "".join(capsys.readouterr()).splitlines() if "warning" in line.lower() and message in line]
 
 
 async def test_losses_are_said_once_a_minute_with_their_number(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ async def test_losses_are_said_once_a_minute_with_their_number(capsys: pytest.Ca
         events.post(REF, str(number), GONE)
     clock.at += 61
     events.post(REF, "later", GONE)
-    first, second = warnings(capsys.readouterr(), "events dropped")
+    first, second = warnings(capsys, "events dropped")
     assert "TargetNotFound" in first
     assert "1" in first.partition("count")[2][:4]
     assert "10" in second.partition("count")[2][:8]
@@ -134,7 +134,7 @@ async def test_a_failure_is_a_warning_in_the_servers_words(tmp_path: Path, capsy
         for number in range(3):
             events.post(REF, f"u-{number}", GONE)
         await until(lambda: _is(counted(metrics, "failed") == 3))
-    assert len(warnings(capsys.readouterr(), "events not posted")) == 1
+    assert len(warnings(capsys, "events not posted")) == 1
 
 
 async def _is(value: bool) -> bool:
