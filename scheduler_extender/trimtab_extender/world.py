@@ -48,6 +48,7 @@ class World:
         self._unsynced = {resource.plural for resource in WATCHED}
         self._last_pod_event = 0.0
         self._strikes = 0
+        self._suspect: tuple[str, str] | None = None
         self._generations: dict[str, int] = {}
         self._complained: set[str] = set()
         self._take: dict[Resource, tuple[_Taker, _Taker]] = {
@@ -67,17 +68,32 @@ class World:
         return "stale" if self._strikes >= _STRIKES else ""
 
     def suspect(self, quiet_seconds: float) -> tuple[str, str] | None:
-        """Return a pod (namespace, name) whose binding should have been heard of by now, or None."""
+        """Return a pod (namespace, name) whose binding should have been heard of by now, or None.
+
+        A pod that raised suspicion stays suspect when its hold runs out, until `confirm` or news clears it: or else a
+        doubt that began while the API server was away would outlast its return.
+        """
+        if self._strikes:
+            return self._suspect
         longest = self.ledger.longest_on_its_way()
         if longest is None or self._clock.now() - max(longest[1], self._last_pod_event) < quiet_seconds:
             return None
-        return longest[0].namespace, longest[0].name
+        self._suspect = (longest[0].namespace, longest[0].name)
+        return self._suspect
 
     def confirm(self, *, missed: bool) -> None:
         """Take in what the API server says of a suspect: whether something happened that the watch did not bring."""
-        self._strikes = self._strikes + 1 if missed else 0
+        if not missed:
+            self._trust_again()
+            return
+        self._strikes += 1
         if self._strikes == _STRIKES:
             _log.warning("pod watch is behind, passing all nodes until it catches up")
+
+    def _trust_again(self) -> None:
+        if self._strikes >= _STRIKES:
+            _log.info("pod watch is current again")
+        self._strikes = 0
 
     # Events
 
@@ -90,6 +106,8 @@ class World:
         (gone if event.type is EventType.DELETED else seen)(event.object)
 
     def _synced(self, resource: Resource) -> None:
+        if resource == PODS:
+            self._heard_of_pods()  # also where nothing has changed since the last list
         if resource.plural in self._unsynced:
             self._unsynced.discard(resource.plural)
             if not self._unsynced:
@@ -149,10 +167,7 @@ class World:
 
     def _heard_of_pods(self) -> None:
         self._last_pod_event = self._clock.now()
-        if self._strikes:
-            if self._strikes >= _STRIKES:
-                _log.info("pod watch is current again")
-            self._strikes = 0
+        self._trust_again()
 
     def _is_after_our_time_began(self, obj: Object) -> bool:
         """Whether only we could have let this pod pass: it was made after we became the active replica."""
