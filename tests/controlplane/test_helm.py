@@ -112,6 +112,40 @@ async def _has_account(kube: Kube, namespace: str) -> bool:
     return any(one["metadata"]["name"] == "default" for one in (await kube.list(SERVICE_ACCOUNTS, namespace)).items)
 
 
+@pytest.mark.parametrize(
+    ("role", "may", "may_not"),
+    [
+        ("view", ["list servingpools"], ["create servingpools", "list powerdomains"]),
+        (
+            "edit",
+            ["create servingpools", "patch servingpools/scale"],
+            ["patch servingpools/status", "patch powerdomains"],
+        ),
+    ],
+)
+async def test_who_views_or_edits_a_namespace_views_or_edits_its_pools(
+    release: LocalCluster, kube: Kube, namespace: str, role: str, may: list[str], may_not: list[str]
+) -> None:
+    """The cluster's own roles take in what the chart adds to them."""
+    await kubectl(release, "create", "rolebinding", role, f"--clusterrole={role}", "--user=someone", "-n", namespace)
+    await until(lambda: _may(kube, namespace, may[0]))
+    for verb_and_kind in may:
+        assert await _may(kube, namespace, verb_and_kind), verb_and_kind
+    for verb_and_kind in may_not:
+        assert not await _may(kube, namespace, verb_and_kind), verb_and_kind
+
+
+async def _may(kube: Kube, namespace: str, verb_and_kind: str) -> bool:
+    verb, _, kind = verb_and_kind.partition(" ")
+    resource, _, subresource = kind.partition("/")
+    where = namespace if any(one.plural == resource and one.namespaced for one in TRIMTAB_KINDS) else ""
+    asked = {"verb": verb, "group": keys.GROUP, "resource": resource, "subresource": subresource, "namespace": where}
+    kind_of_review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+    review = kind_of_review | {"spec": {"user": "someone", "resourceAttributes": asked}}
+    answer = await kube.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+    return bool(answer["status"]["allowed"])
+
+
 async def test_the_rendered_manifest_is_accepted_as_it_is(release: LocalCluster) -> None:
     """The same objects without Helm; a dry run, since Helm's own are there."""
     manifest = helm.CHART.parents[1] / "manifests" / "install.yaml"
