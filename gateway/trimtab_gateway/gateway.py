@@ -85,6 +85,11 @@ class Gateway:
             return "draining"
         return "" if self.synced else "syncing"
 
+    @property
+    def open_streams(self) -> int:
+        """How many of the open requests asked for a stream, whether it has begun or not."""
+        return sum(exchange.asked.stream for exchange in self.exchanges)
+
     # Configuration
 
     def configure(self, pools: Iterable[PoolConfig]) -> None:

@@ -97,14 +97,23 @@ def _note_defect(metrics: GatewayMetrics, _loop: asyncio.AbstractEventLoop, cont
 async def _drain(settings: Settings, gateway: Gateway, server: asyncio.Server) -> None:
     """Fail readiness, go on for a moment, then take nothing new and let what is open end."""
     gateway.leaving = True
-    _log.info("draining", delay_seconds=settings.drain_delay_seconds, seconds=settings.drain_seconds)
+    _log.info(
+        "draining",
+        delay_seconds=settings.drain_delay_seconds,
+        seconds=settings.drain_seconds,
+        open_requests=len(gateway.exchanges),
+        open_streams=gateway.open_streams,
+    )
     await asyncio.sleep(settings.drain_delay_seconds)
     server.close()
     gateway.start_draining()
     await _until(lambda: not gateway.exchanges, settings.drain_seconds)
-    if gateway.exchanges:
-        _log.warning("cutting off open requests", count=len(gateway.exchanges))
+    cut = {"cut_requests": len(gateway.exchanges), "cut_streams": gateway.open_streams}
     gateway.cut_off()
+    if cut["cut_requests"]:
+        _log.warning("drained too late for some", **cut, fix="raise --drain-seconds, and the pod's grace with it")
+    else:
+        _log.info("drained", **cut)
     await _until(lambda: not gateway.clients, gateway.limits.linger_seconds)
 
 

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     drain_delay_seconds: Annotated[float, Field(ge=0)] = 3.0
     """After SIGTERM: time to go on as usual while load balancers notice that readiness is gone."""
     drain_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """After that: time for open requests to end."""
+    """After that: time for open requests to end; what is open then is cut. A pod's grace must outlast both."""
     log_format: LogFormat = LogFormat.AUTO
     """How log lines look: auto, console or json."""
     log_level: str = "INFO"

@@ -47,6 +47,20 @@ class Process:
             await client.ask(body)
             return await client.answer()
 
+    async def has_waiting(self) -> bool:
+        (pool,) = json.loads((await self.get("/pools"))[1])
+        return bool(pool["waiting"])
+
+    async def logged(self, event: str) -> dict[str, Any]:
+        """Return the only line that says so; the log may be read a moment after the process has ended."""
+
+        def lines() -> list[dict[str, Any]]:
+            return [each for each in map(json.loads, self.log) if each["message"] == event]
+
+        await eventually(lines)
+        (line,) = lines()
+        return line
+
     async def end(self) -> int:
         async with asyncio.timeout(20):
             return await self.process.wait()
@@ -224,6 +238,9 @@ async def test_sigterm_fails_readiness_finishes_streams_and_then_ends(tmp_path: 
                 assert (await client.chunk())[0] == b"data: 2\n\n"
                 assert (await client.chunk())[0] == b""
             assert await running.end() == 0
+            start, end = await running.logged("draining"), await running.logged("drained")
+            assert (start["open_requests"], start["open_streams"]) == (1, 1)
+            assert (end["cut_requests"], end["cut_streams"]) == (0, 0)
 
 
 async def test_who_does_not_end_in_time_is_cut_off_with_an_error(tmp_path: Path) -> None:
@@ -239,11 +256,15 @@ async def test_who_does_not_end_in_time_is_cut_off_with_an_error(tmp_path: Path)
                 await streaming.ask(STREAM)
                 await engine.arrived.wait()
                 await waiting.ask(CHAT)
+                await until(running.has_waiting)
                 running.process.terminate()
                 assert b'"code":"shutting_down"' in (await streaming.answer()).body
                 answer = await waiting.answer()
                 assert (answer.status, answer.code) == (503, "shutting_down")
             assert await running.end() == 0
+            start, end = await running.logged("draining"), await running.logged("drained too late for some")
+            assert (start["open_requests"], start["open_streams"]) == (2, 1)
+            assert (end["cut_requests"], end["cut_streams"]) == (2, 1)
             await asyncio.wait_for(engine.gone.wait(), 5)
 
 
