@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -372,6 +374,41 @@ async def test_uninstalling_gives_back_what_is_held_and_leaves_pools_and_their_p
             await kube.request("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/trimtab-release")
     finally:
         await helm.install(release)
+
+
+async def test_there_is_a_way_out_when_the_job_of_the_uninstallation_cannot_run(
+    release: LocalCluster, kube: Kube, namespace: str
+) -> None:
+    """As docs/how-to/uninstall.md says: nothing is removed; release by hand, then leave the hook out."""
+    await kube.create(STATEFUL_SETS, _theirs(STATEFUL_SETS, namespace))
+    target = {"apiVersion": STATEFUL_SETS.api_version, "kind": STATEFUL_SETS.kind, "name": "theirs"}
+    held = {"targetRef": target, "replicas": 2, "mode": "Enforce", "deletionPolicy": "Restore"}
+    await kube.create(SERVING_POOLS, a_pool("held", namespace, **held))
+    await seen(kube, STATEFUL_SETS, "theirs", namespace, lambda one: one["spec"]["replicas"] == 2)
+    try:
+        await helm.install(release, "--set", "operator.replicas=0,operator.nodeSelector.nowhere=yes")
+        with pytest.raises(AssertionError, match="Job/trimtab-system/trimtab-release not ready"):
+            await helm.uninstall(release, "--timeout", "3s")
+        assert len((await kube.list(DEPLOYMENTS, NAMESPACE)).items) == 3
+
+        await _trimtab(release, "release", "--all")
+        await helm.uninstall(release, "--no-hooks")
+
+        assert (await kube.list(DEPLOYMENTS, NAMESPACE)).items == []
+        assert not (await kube.get(SERVING_POOLS, "held", namespace))["metadata"].get("finalizers")
+        assert (await kube.get(STATEFUL_SETS, "theirs", namespace))["spec"]["replicas"] == 3, "as before the hold"
+    finally:
+        await helm.uninstall(release, "--no-hooks")
+        await kubectl(release, "delete", "job", "trimtab-release", "-n", NAMESPACE, "--ignore-not-found")
+        await helm.install(release)
+
+
+async def _trimtab(cluster: LocalCluster, *arguments: str) -> None:
+    """Run our command line with an administrator's access."""
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
+    command = (sys.executable, "-m", "trimtab.cli", *arguments)
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    assert await process.wait() == 0
 
 
 def _theirs(kind: Resource, namespace: str) -> Object:
