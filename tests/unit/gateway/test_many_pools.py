@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.unit.gateway.test_cluster import Cluster, a_pod, a_pool
 from trimtab.kube import EventType
 from trimtab_gateway.dispatcher import Dispatcher
-from trimtab_gateway.pools import EngineAddress, Level, PoolConfig
+from trimtab_gateway.pools import Level, PoolConfig
 
 POOLS = 50
 
@@ -134,13 +134,13 @@ async def test_a_contested_model_is_logged_once_and_counted() -> None:
     assert cluster.metrics.registry.get_sample_value("trimtab_gateway_contested_models") == 1
 
 
-async def test_a_model_that_moves_between_known_pools_is_not_contested() -> None:
+@pytest.mark.parametrize(("giver", "taker"), ["ab", "ba"])
+async def test_a_model_that_moves_between_known_pools_is_not_contested(giver: str, taker: str) -> None:
     gateway = Cluster().gateway
-    engine = EngineAddress("e", "127.0.0.1", 1, 1)
-    gateway.configure([PoolConfig("a", ("m", "n"), engines=(engine,)), PoolConfig("b", ("o",))])
+    gateway.configure([PoolConfig(giver, ("m", "n")), PoolConfig(taker, ("o",))])
     with capture_logs() as logs:
-        gateway.configure([PoolConfig("a", ("n",), engines=(engine,)), PoolConfig("b", ("o", "m"))])
+        gateway.configure([PoolConfig(giver, ("n",)), PoolConfig(taker, ("o", "m"))])
     assert logs == []
     moved = gateway.serving("m")
     assert moved is not None
-    assert moved.config.name == "b"
+    assert moved.config.name == taker
