@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import helm
 from tests.support.extender import Extender, Served, charged, known, nudging, prepare, start_extender
 from tests.support.kubectl import kubectl
 from tests.support.placement import Hall
@@ -24,96 +25,10 @@ from trimtab.local.cluster import LocalCluster
 
 OPT_IN = {keys.PLACEMENT_RESOURCE: "1"}
 SYSTEM = "trimtab-system"
-POD = "test-extender"
 
 
-EXTENDER_ON_THE_PROCESS_NODE: list[dict[str, Any]] = [
-    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "test-extender", "namespace": SYSTEM}},
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "test-extender"},
-        "rules": [
-            {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-            {
-                "apiGroups": [keys.GROUP],
-                "resources": ["powerdomains", "servingpools"],
-                "verbs": ["list", "watch"],
-            },
-        ],
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "test-extender"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-extender"},
-        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": "test-extender", "namespace": SYSTEM},
-        "rules": [
-            {
-                "apiGroups": ["coordination.k8s.io"],
-                "resources": ["leases"],
-                "verbs": ["get", "create", "update", "patch"],
-            }
-        ],
-    },
-    {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": "test-extender", "namespace": SYSTEM},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "test-extender"},
-        "subjects": [{"kind": "ServiceAccount", "name": "test-extender", "namespace": SYSTEM}],
-    },
-    {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "trimtab-extender", "namespace": SYSTEM},
-        "spec": {"selector": {"app": "test-extender"}, "ports": [{"name": "http", "port": 8888, "targetPort": 8888}]},
-    },
-    {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": POD,
-            "namespace": SYSTEM,
-            "labels": {"app": "test-extender", keys.RUN_AS: "process"},
-        },
-        "spec": {
-            "serviceAccountName": "test-extender",
-            "nodeSelector": {keys.NODE_TYPE: "process"},
-            "tolerations": [{"key": keys.PROCESS_TAINT, "operator": "Exists"}],
-            "terminationGracePeriodSeconds": 15,
-            "containers": [
-                {
-                    "name": "extender",
-                    "image": "trimtab-extender",
-                    "command": ["trimtab-extender"],
-                    "env": [
-                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
-                    ],
-                    "ports": [{"containerPort": 8888}],
-                    "livenessProbe": {
-                        "httpGet": {"path": "/livez", "port": 8888},
-                        "initialDelaySeconds": 5,
-                        "periodSeconds": 4,
-                        "timeoutSeconds": 1,
-                        "failureThreshold": 2,
-                        "terminationGracePeriodSeconds": 2,
-                    },
-                    "readinessProbe": {"httpGet": {"path": "/readyz", "port": 8888}, "periodSeconds": 1},
-                }
-            ],
-        },
-    },
-]
-"""What the chart installs, as far as this test needs it, with the least rights that the extender can do with."""
+_GAP_SECONDS = 0.3
+"""No pod is bound in less where two time-outs of 200 ms have to pass, and most are where none has."""
 
 
 class Bindings:
@@ -138,6 +53,16 @@ class Bindings:
 
         await until(enough, seconds=seconds)
         return sorted(self.times.values())[count - 1]
+
+    async def slowed(self) -> float:
+        """Wait until what was under way is bound and every pod waits for time-outs; return the time of the last one."""
+
+        async def two_gaps() -> bool:
+            last = sorted(self.times.values())[-3:]
+            return len(last) == 3 and min(last[1] - last[0], last[2] - last[1]) > _GAP_SECONDS
+
+        await until(two_gaps)
+        return max(self.times.values())
 
     def rate(self, begin: float, end: float) -> float:
         """Pods per second bound between two times."""
@@ -205,8 +130,7 @@ async def test_a_stopped_extender_slows_the_scheduler_to_two_time_outs_per_pod(
     creating = asyncio.create_task(hall.pods("during", 200, watts=100, requests=OPT_IN))
     await bindings.reach(130)
     extender.process.process.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(3)  # for the news of what was bound before
-    stopped = time.monotonic()
+    stopped = await bindings.slowed()
     during = bindings.rate(stopped, await bindings.reach(len(bindings.times) + 10))
     extender.process.process.send_signal(signal.SIGCONT)
     await creating
@@ -246,26 +170,54 @@ async def test_one_replica_is_active_and_a_clean_exit_hands_over_at_once(
         assert await asyncio.to_thread(extender.process.process.wait, 10) == 0
 
 
+async def test_while_the_api_server_restarts_answers_come_from_memory(
+    hall: Hall, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Without election, which is about how long the API server is away: `test_api_server_away.py` has the doubts."""
+    with start_extender(cluster, tmp_path / "extender.log", election=False) as extender:
+        await hall.build("a")
+        nodes = [f"{hall.row('a')}-{index}" for index in range(2)]
+        await hall.limit("a", 1000)
+        await known(extender, hall, a=1000)
+        await hall.pods("before", watts=700, requests=OPT_IN)
+        await charged(extender, hall.row("a"), 700)
+        restarting = asyncio.create_task(asyncio.to_thread(cluster.restart, "kube-apiserver"))
+        answers = []
+        while not (await asyncio.wait({restarting}, timeout=0.1))[0]:
+            answers.append(await asyncio.to_thread(extender.passing, hall.pod("large", watts=400), nodes))
+        await restarting
+        assert answers
+        assert not any(answers)
+        await hall.limit("a", 2000)
+        await known(extender, hall, a=2000)
+        await hall.pods("after", watts=700, requests=OPT_IN)
+        await charged(extender, hall.row("a"), 1400)
+        assert extender.readiness() == (200, "ok")
+
+
 @pytest.fixture
 async def extender_pod(cluster: LocalCluster, kube: Kube) -> AsyncIterator[dict[str, Any]]:
-    """An extender on the process node, Ready, behind the Service that the scheduler's port leads to."""
+    """The extender of the chart on the process node, Ready, behind the Service that the scheduler's port leads to."""
     await asyncio.to_thread(prepare, cluster)
-    listed = {"apiVersion": "v1", "kind": "List", "items": EXTENDER_ON_THE_PROCESS_NODE}
+    listed = {"apiVersion": "v1", "kind": "List", "items": await helm.rendered(cluster, "extender")}
     await kubectl(cluster, "apply", "-f", "-", stdin=json.dumps(listed))
 
     async def ready() -> dict[str, Any] | None:
-        pod = await kube.get(PODS, POD, SYSTEM)
-        conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
-        return pod if conditions.get("Ready") == "True" else None
+        for pod in (await kube.list(PODS, SYSTEM, label_selector="app.kubernetes.io/component=extender")).items:
+            conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+            if conditions.get("Ready") == "True":
+                return pod
+        return None
 
     yield await until(ready)
-    await kubectl(cluster, "delete", "--wait=true", "-f", "-", stdin=json.dumps(listed))
+    await kubectl(cluster, "delete", "--cascade=foreground", "-f", "-", stdin=json.dumps(listed))
+    await kube.delete(LEASES, "trimtab-extender", SYSTEM)  # its role may have gone before it could give the Lease back
 
 
 async def test_a_stopped_extender_on_the_process_node_is_replaced(
     hall: Hall, bindings: Bindings, extender_pod: dict[str, Any], kube: Kube
 ) -> None:
-    """With nothing but its own rights, and with the probe that the chart sets."""
+    """As the chart installs it: its rights, its probes and its settings."""
     await hall.build("a", count=4)
     await hall.limit("a", 300)
     at_pod = Served(extender_pod["status"]["podIP"])
@@ -282,9 +234,9 @@ async def test_a_stopped_extender_on_the_process_node_is_replaced(
     stopped = time.monotonic()
 
     async def replaced() -> bool:
-        pod = await kube.get(PODS, POD, SYSTEM)
+        pod = await kube.get(PODS, extender_pod["metadata"]["name"], SYSTEM)
         (container,) = pod["status"]["containerStatuses"]
-        return container["restartCount"] >= 1 and container["ready"]
+        return bool(container["restartCount"] >= 1 and container["ready"])
 
     await until(replaced)
     took = time.monotonic() - stopped

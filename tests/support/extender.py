@@ -45,6 +45,14 @@ class Served:
         except OSError:
             return 0, ""
 
+    def passing(self, pod: dict[str, Any], nodes: list[str]) -> list[str]:
+        """Ask as the scheduler does, and return the nodes that the pod may go to."""
+        body = json.dumps({"Pod": pod, "NodeNames": nodes}).encode()
+        asked = urllib.request.Request(f"{self._url}/v1/filter", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            names: list[str] = json.load(answer)["NodeNames"]
+            return names
+
     def domain(self, name: str) -> dict[str, Any]:
         return next((domain for domain in self.state()["domains"] if domain["name"] == name), {})
 

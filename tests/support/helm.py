@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.support.kubectl import kubectl
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "trimtab"
@@ -54,6 +56,14 @@ async def install(cluster: Any, *arguments: str) -> str:
         *arguments,
         kubeconfig=cluster.kubeconfig,
     )
+
+
+async def rendered(cluster: Any, component: str) -> list[dict[str, Any]]:
+    """Return what the chart would install of a component, with the values for a local cluster."""
+    program = await asyncio.to_thread(cluster.program, "helm")
+    text = await helm(program, "template", "trimtab", str(CHART), "--namespace", NAMESPACE, "--values", str(LOCAL))
+    documents = [document for document in yaml.safe_load_all(text) if document]
+    return [one for one in documents if one["metadata"]["labels"].get("app.kubernetes.io/component") == component]
 
 
 async def uninstall(cluster: Any, *arguments: str) -> str:
