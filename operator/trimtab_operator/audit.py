@@ -17,6 +17,7 @@ from trimtab_operator.runtime import Runtime
 
 _log = structlog.get_logger(__name__)
 
+_FIRST_SECONDS = 10.0
 _PERIOD_SECONDS = 300.0
 
 
@@ -51,9 +52,11 @@ async def _drop_if_gone(runtime: Runtime, key: Key, uid: str) -> None:
 
 
 async def keep_stock(runtime: Runtime) -> None:
-    """Take stock again and again, for ever."""
+    """Take stock again and again, for ever: soon after the first time, since kopf began to watch a moment after it."""
+    seconds = _FIRST_SECONDS
     while True:
-        await runtime.clock.sleep(_PERIOD_SECONDS)
+        await runtime.clock.sleep(seconds)
+        seconds = _PERIOD_SECONDS
         try:
             await take_stock(runtime)
         except KubeError as error:

@@ -72,6 +72,9 @@ class OwnedObjects:
                 await self._keep_one(resource, key, record, spec, partial(blueprint.build, resource, replicas))
             except (Invalid, BadRequest, Forbidden) as error:
                 return _refusal(resource, spec, error)
+            except NotFound:  # the namespace is gone, and the pool with it
+                await self._check_pool(key, record)
+                raise
         return None
 
     def _taken(self, key: Key, record: PoolRecord, spec: PoolSpec) -> Reason | None:

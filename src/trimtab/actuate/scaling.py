@@ -52,8 +52,8 @@ class ScaleActuator:
         except (Conflict, NotFound) as error:
             return Applied(action, Outcome.STALE, error.message)
         except Invalid as error:
-            moved = "testing value" in error.message or "test operation" in error.message
-            return Applied(action, Outcome.STALE if moved else Outcome.REFUSED, error.message)
+            # A failed `test` is answered without causes; a value that is not allowed names its field.
+            return Applied(action, Outcome.REFUSED if error.causes else Outcome.STALE, error.message)
         except (Forbidden, BadRequest) as error:
             return Applied(action, Outcome.REFUSED, error.message)
         return Applied(action, Outcome.APPLIED, resource_version=scale["metadata"]["resourceVersion"])
