@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +14,6 @@ from typing import Any
 import structlog
 import uvicorn
 import uvloop
-from prometheus_client import start_http_server
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
@@ -25,6 +23,7 @@ from trimtab.kube.resources import PODS, SERVING_POOLS
 from trimtab.model.problem import Problem
 from trimtab.obs.logging import configure
 from trimtab.obs.metrics import GatewayMetrics
+from trimtab.obs.serving import asked_to_stop, listen, serving_metrics
 from trimtab_gateway import endpoint_file
 from trimtab_gateway.admin import create_app
 from trimtab_gateway.cluster import ClusterView
@@ -72,17 +71,17 @@ async def run(settings: Settings) -> None:
     gateway = Gateway(settings.limits(), metrics, time.perf_counter)
     asyncio.get_running_loop().set_exception_handler(partial(_note_defect, metrics))
     async with (
-        _serving_metrics(settings, metrics),
+        serving_metrics(settings.address, settings.metrics_port, metrics.registry),
         _serving_admin(settings, gateway),
         asyncio.TaskGroup() as group,
     ):
         jobs = [group.create_task(_tick(gateway)), group.create_task(_follow(settings, gateway))]
-        listener = _listen(settings.address, settings.port)
+        listener = listen(settings.address, settings.port, backlog=_BACKLOG)
         gc.collect()
         gc.freeze()  # what start-up left behind lives for ever: looking at it again would stop requests
         server = await asyncio.get_running_loop().create_server(gateway.connect, sock=listener, backlog=_BACKLOG)
         _log.info("listening", address=settings.address, port=settings.port, admin_port=settings.admin_port)
-        await _signal()
+        await asked_to_stop()
         await _drain(settings, gateway, server)
         for job in jobs:
             job.cancel()
@@ -209,7 +208,7 @@ def _fix(error: KubeError, resource: Resource) -> str:
 
 @asynccontextmanager
 async def _serving_admin(settings: Settings, gateway: Gateway) -> AsyncIterator[None]:
-    listener = _listen(settings.address, settings.admin_port)
+    listener = listen(settings.address, settings.admin_port)
     config = uvicorn.Config(
         create_app(gateway), loop="none", http="httptools", lifespan="off", log_config=None, access_log=False
     )
@@ -220,30 +219,6 @@ async def _serving_admin(settings: Settings, gateway: Gateway) -> AsyncIterator[
     finally:
         server.should_exit = True
         await serving
-
-
-@asynccontextmanager
-async def _serving_metrics(settings: Settings, metrics: GatewayMetrics) -> AsyncIterator[None]:
-    address, port = settings.address, settings.metrics_port
-    try:
-        server, thread = start_http_server(port, address, registry=metrics.registry)
-    except OSError as error:
-        problem = f"cannot listen on {address}:{port} for metrics: {error.strerror}"
-        raise Problem(problem, fix="set --metrics-port") from error
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(server.shutdown)
-        server.server_close()
-        thread.join()
-
-
-async def _signal() -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
 
 
 async def _until(holds: Callable[[], bool], seconds: float) -> None:
@@ -261,10 +236,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
     except TimeoutError:
         return
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((address, port), backlog=_BACKLOG)
-    except OSError as error:
-        raise Problem(f"cannot listen on {address}:{port}: {error.strerror}", fix="set another port") from error

@@ -1,8 +1,6 @@
 """Entry point of the scheduler extender."""
 
 import asyncio
-import signal
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +8,12 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 import uvloop
-from prometheus_client import start_http_server
 
 from trimtab.kube import Kube, KubeError
 from trimtab.kube.election import LeadershipLost
 from trimtab.model.problem import Problem
 from trimtab.obs.logging import configure
+from trimtab.obs.serving import asked_to_stop, listen, serving_metrics
 from trimtab_extender.app import create_app
 from trimtab_extender.runtime import Runtime, build, freeze_when_synced, serve_as_leader, tick, watch
 from trimtab_extender.settings import load
@@ -56,10 +54,10 @@ def main() -> None:
 async def run(runtime: Runtime) -> None:
     """Serve until a signal comes or a job fails; a failed job ends the process, which is then started again."""
     settings = runtime.settings
-    listener = _listen(settings.address, settings.port)
-    _serve_metrics(runtime)
+    listener = listen(settings.address, settings.port)
     web = server(runtime)
     async with (
+        serving_metrics(settings.address, settings.metrics_port, runtime.metrics.registry),
         Kube.connect(settings.kubeconfig, field_manager="trimtab-extender") as kube,
         asyncio.TaskGroup() as group,
     ):
@@ -67,7 +65,7 @@ async def run(runtime: Runtime) -> None:
         background = [group.create_task(watch(runtime, kube, resource)) for resource in WATCHED]
         background += [group.create_task(tick(runtime, kube)), group.create_task(freeze_when_synced(runtime))]
         duty = group.create_task(serve_as_leader(runtime, kube), name="duty")
-        await _signal()
+        await asked_to_stop()
         await _drain(runtime, duty)
         web.should_exit = True
         await serving
@@ -90,15 +88,6 @@ def server(runtime: Runtime) -> uvicorn.Server:
     )
 
 
-async def _signal() -> None:
-    """Wait until the process is asked to stop."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
-
-
 async def _drain(runtime: Runtime, duty: "asyncio.Task[None]") -> None:
     """Fail readiness and give the Lease back, so that a standby takes over, and go on answering for a while."""
     _log.info("draining", seconds=runtime.settings.drain_seconds)
@@ -106,19 +95,3 @@ async def _drain(runtime: Runtime, duty: "asyncio.Task[None]") -> None:
     duty.cancel()
     await asyncio.wait([duty])
     await runtime.clock.sleep(runtime.settings.drain_seconds)
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((address, port), backlog=128)
-    except OSError as error:
-        raise Problem(f"cannot listen on {address}:{port}: {error.strerror}", fix="set port or address") from error
-
-
-def _serve_metrics(runtime: Runtime) -> None:
-    address, port = runtime.settings.address, runtime.settings.metrics_port
-    try:
-        start_http_server(port, address, registry=runtime.metrics.registry)
-    except OSError as error:
-        fix = "set metrics-port"
-        raise Problem(f"cannot listen on {address}:{port} for metrics: {error.strerror}", fix=fix) from error
