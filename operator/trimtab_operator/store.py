@@ -143,8 +143,13 @@ class Store:
             self._mark_interested(resource, key)
 
     def put_own_write(self, resource: Resource, key: Key, seen: Owned) -> None:
-        """Take in the server's answer to our own write, which is no news to the pool that is being looked at."""
-        self.owned[resource.plural, *key] = seen
+        """Take in the server's answer to our own write, which is no news to the pool that is being looked at.
+
+        The watch may have been faster: what is known already then stays, since nothing would bring it again.
+        """
+        before = self.owned.get((resource.plural, *key))
+        if before is None or before.uid != seen.uid or before.version < seen.version:
+            self.owned[resource.plural, *key] = seen
 
     def drop_owned(self, resource: Resource, key: Key) -> None:
         """Forget an object that is gone."""

@@ -225,3 +225,26 @@ def test_a_placeholder_is_looked_at_once_for_each_generation() -> None:
     assert drain(store) == [subject]
     take_placeholder(store, POWER_DOMAINS, "DELETED", domain)
     assert store.placeholders == {}
+
+
+def test_an_answer_that_the_watch_has_overtaken_changes_nothing() -> None:
+    store = a_store(stored())
+    answer = parse_owned(DEPLOYMENTS, a_deployment(10), "trimtab-operator")
+    see(store, a_deployment(12, ready=1))
+    store.put_own_write(DEPLOYMENTS, KEY, answer)
+    seen = store.owned_by(DEPLOYMENTS, KEY)
+    assert seen is not None
+    assert seen.version == 12
+    assert seen.workload is not None
+    assert seen.workload.ready == 1
+
+
+def test_an_answer_about_an_object_made_anew_replaces_the_old_one() -> None:
+    store = a_store(stored())
+    see(store, a_deployment(12, ready=1))
+    anew = a_deployment(10)
+    anew["metadata"]["uid"] = "d-2"
+    store.put_own_write(DEPLOYMENTS, KEY, parse_owned(DEPLOYMENTS, anew, "trimtab-operator"))
+    seen = store.owned_by(DEPLOYMENTS, KEY)
+    assert seen is not None
+    assert seen.uid == "d-2"
