@@ -11,7 +11,7 @@ import structlog
 from trimtab.actuate.manifests import OWNED, Blueprint
 from trimtab.actuate.scaling import hold_scale
 from trimtab.actuate.workloads import apply_owned, blame
-from trimtab.kube import BadRequest, Forbidden, Invalid, Kube, KubeError, Object, Resource
+from trimtab.kube import BadRequest, Forbidden, Invalid, Kube, KubeError, NotFound, Object, Resource
 from trimtab.kube.resources import DEPLOYMENTS, SERVING_POOLS
 from trimtab.model.pool import PoolSpec
 from trimtab.model.reason import Reason, ReasonCode
