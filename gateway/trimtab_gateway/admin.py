@@ -1,5 +1,6 @@
 """Health, the state of the pools, and explanations; FastAPI on a port that clients do not reach."""
 
+from heapq import nsmallest
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Response
@@ -25,9 +26,13 @@ def create_app(gateway: Gateway) -> FastAPI:
         return Response("ok", media_type="text/plain")
 
     @app.get("/pools")
-    async def pools() -> list[dict[str, Any]]:
-        """Return each pool with its queue and its engines."""
-        return [_describe(pool, gateway.now()) for _, pool in sorted(gateway.pools.items())]
+    async def pools(after: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
+        """Return pools by name, those after a name if given, each with its queue and its engines.
+
+        Never all of very many: requests wait while the answer is made.
+        """
+        names = nsmallest(limit, (name for name in gateway.pools if name > after))
+        return [_describe(gateway.pools[name], gateway.now()) for name in names]
 
     @app.get("/requests")
     async def requests(
