@@ -266,3 +266,24 @@ async def test_a_pool_whose_status_is_refused_while_it_exists_is_tried_again(tmp
         world.status_refusal = 0
         await reconciler.reconcile(KEY)
     assert len(world.written("status")) == 2
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_pool_whose_objects_find_no_namespace_is_forgotten_only_if_it_is_gone(
+    tmp_path: Path, *, gone: bool
+) -> None:
+    pool = a_pool("chat", "ai", replicas=1)
+    pool["metadata"] |= {"uid": "u-1", "generation": 1, "resourceVersion": "1"}
+
+    async def handle(request: web.Request) -> web.Response:
+        if request.method == "PATCH":
+            return web.json_response({"message": 'namespaces "ai" not found'}, status=404)
+        return web.json_response({"items": [] if gone else [pool], "metadata": {"resourceVersion": "1"}})
+
+    clock, metrics = FakeClock(), OperatorMetrics()
+    async with api_server(handle, tmp_path) as kubeconfig, Kube.connect(kubeconfig) as kube:
+        runtime = Runtime(OperatorSettings(), kube, clock, metrics, Events(kube, clock, metrics), Pulse(30))
+        take_pool(runtime.store, "ADDED", pool)
+        with nullcontext() if gone else pytest.raises(NotFound):
+            await PoolReconciler.of(runtime).reconcile(KEY)
+        assert (KEY in runtime.store.pools) == (not gone)
