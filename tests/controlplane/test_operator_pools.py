@@ -210,7 +210,8 @@ async def test_deleting_a_pool_takes_its_objects_along(kube: Kube, namespace: st
     assert "finalizers" not in found["metadata"]
     await kube.delete(SERVING_POOLS, "chat", namespace)
     for resource in (SERVING_POOLS, DEPLOYMENTS, SERVICES, PDBS):
-        await gone(kube, resource, "chat", namespace)
+        # The garbage collector looks for new kinds every 30 s, so it may not know ours yet.
+        await gone(kube, resource, "chat", namespace, seconds=75)
 
 
 # Targets
