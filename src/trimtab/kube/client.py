@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -85,6 +86,9 @@ class Kube:
             await _configure(configuration, kubeconfig)
 
         await load()
+        # trust_env would read ~/.netrc in a thread for every request; of the environment we want the proxy only.
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         api = ApiClient(configuration)
         api.user_agent = field_manager
         try:
@@ -323,6 +327,14 @@ def selectors(label_selector: str, field_selector: str) -> dict[str, str]:
 def _unavailable(error: Exception) -> KubeError:
     reason = "Timeout" if isinstance(error, (TimeoutError, asyncio.TimeoutError)) else type(error).__name__
     return Unavailable(0, reason, f"the API server did not answer: {str(error) or reason}")
+
+
+def _proxy(server: str) -> str | None:
+    """Return the proxy that the environment asks for on the way to `server`, or None."""
+    address = urlsplit(server)
+    if proxy_bypass(address.hostname or ""):
+        return None
+    return getproxies().get(address.scheme)
 
 
 async def _configure(configuration: Configuration, kubeconfig: str | os.PathLike[str] | None) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import yaml
 from aiohttp import web
 
 from tests.support.api_server import api_server, write_kubeconfig
@@ -110,3 +111,41 @@ async def test_a_missing_kubeconfig_says_what_was_tried(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"tried .*nowhere"):
         async with Kube.connect(tmp_path / "nowhere"):
             pytest.fail("connected to nothing")
+
+
+async def test_the_environments_proxy_is_used_unless_it_is_excepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(str(request.url))
+        return web.json_response({"metadata": {"name": "x"}})
+
+    async with api_server(answer, tmp_path) as config:
+        proxy = yaml.safe_load(config.read_text())["clusters"][0]["cluster"]["server"]
+        elsewhere = write_kubeconfig(tmp_path / "elsewhere", "http://cluster.invalid:80", "t")
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        for path in (elsewhere, config):
+            async with Kube.connect(path) as kube:
+                await kube.get(PODS, "x", "ai")
+    assert asked[0].startswith("http://cluster.invalid/")
+    assert asked[1].startswith(proxy)
+
+
+async def test_a_netrc_file_does_not_get_in_the_way_of_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else")
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers["Authorization"])
+        return web.json_response({"metadata": {"name": "x"}})
+
+    async with api_server(answer, tmp_path) as config, Kube.connect(config) as kube:
+        await kube.get(PODS, "x", "ai")
+    assert seen == ["Bearer first"]
