@@ -2,9 +2,9 @@
 
 from typing import Protocol, TypeVar
 
-Seen = TypeVar("Seen", covariant=True)
-Act = TypeVar("Act", contravariant=True)
-Done = TypeVar("Done", covariant=True)
+Seen_co = TypeVar("Seen_co", covariant=True)
+Act_contra = TypeVar("Act_contra", contravariant=True)
+Done_co = TypeVar("Done_co", covariant=True)
 
 
 class Clock(Protocol):
@@ -17,15 +17,15 @@ class Clock(Protocol):
         """Return after `seconds` of this clock's time."""
 
 
-class Telemetry(Protocol[Seen]):
+class Telemetry(Protocol[Seen_co]):
     """What can be seen of the world."""
 
-    async def snapshot(self) -> Seen:
+    async def snapshot(self) -> Seen_co:
         """Return one consistent view; every signal in it carries its age."""
 
 
-class Actuator(Protocol[Act, Done]):
+class Actuator(Protocol[Act_contra, Done_co]):
     """What can be done to the world."""
 
-    async def apply(self, action: Act) -> Done:
+    async def apply(self, action: Act_contra) -> Done_co:
         """Carry out one action, or say why not; never raise for a refusal."""

@@ -1,7 +1,7 @@
 """The one exception that carries its own fix."""
 
 
-class Problem(Exception):  # noqa: N818 - a problem is what the person at the terminal has
+class Problem(Exception):
     """Something a person can put right: one line that says what is wrong, one that says what to do.
 
     The command line prints both and exits with 1; nothing else needs to know how.
