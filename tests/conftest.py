@@ -14,5 +14,5 @@ def pytest_configure() -> None:
     # The looptime plug-in asks for the current event loop before each test, synchronous ones included, and Python
     # would make one that nobody closes.
     asyncio.set_event_loop(None)
-    # Started in the background by a shell, pytest would hand an ignored SIGINT on to the processes that tests interrupt.
+    # Started in the background by a shell, pytest would hand its ignored SIGINT on to processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
