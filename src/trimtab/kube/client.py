@@ -95,6 +95,7 @@ class Kube:
             yield cls(api, field_manager, timeout_seconds, load)
         finally:
             await api.close()
+            await asyncio.sleep(0)  # aborted connections end in the next turn of the loop
 
     # Requests
 
@@ -138,6 +139,8 @@ class Kube:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _unavailable(error) from error
         finally:
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()  # a polite end of TLS would outlive us
             response.close()
 
     async def _read(self, call: _Call) -> bytes:
