@@ -211,7 +211,7 @@ async def test_deleting_a_pool_takes_its_objects_along(kube: Kube, namespace: st
     await kube.delete(SERVING_POOLS, "chat", namespace)
     for resource in (SERVING_POOLS, DEPLOYMENTS, SERVICES, PDBS):
         # The garbage collector looks for new kinds every 30 s, so it may not know ours yet.
-        await gone(kube, resource, "chat", namespace, seconds=75)
+        await gone(kube, resource, "chat", namespace)
 
 
 # Targets

@@ -150,8 +150,8 @@ async def deployment(kube: Kube, name: str, namespace: str, test: Callable[[Obje
     return await seen(kube, DEPLOYMENTS, name, namespace, test)
 
 
-async def gone(kube: Kube, resource: Resource, name: str, namespace: str | None, seconds: float = 30.0) -> None:
-    """Wait until an object does not exist."""
+async def gone(kube: Kube, resource: Resource, name: str, namespace: str | None, seconds: float = 75.0) -> None:
+    """Wait until an object does not exist. The garbage collector looks for new kinds every 30 s only."""
 
     async def look() -> bool:
         try:
