@@ -29,8 +29,16 @@ def node(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
     found = ProcessNode("process-shared", cluster.kubeconfig, tmp_path_factory.mktemp("node") / "state")
     found.start()
     yield found
-    assert found.end() == 0
-    assert found.children() == []
+    try:
+        assert found.end() == 0
+        assert found.children() == []
+    finally:
+        asyncio.run(_forget(cluster, found.name))
+
+
+async def _forget(cluster: Any, name: str) -> None:
+    async with Kube.connect(cluster.kubeconfig) as kube:
+        await kube.delete(NODES, name)
 
 
 @pytest.fixture
