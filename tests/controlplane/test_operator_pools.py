@@ -117,9 +117,10 @@ async def test_an_autoscaler_on_the_owned_deployment_keeps_the_replicas(kube: Ku
     await kube.create(SERVING_POOLS, a_pool("chat", namespace))
     await pool(kube, "chat", namespace)
     await kube.create(HPAS, an_autoscaler(namespace, target("chat")))
-    await deployment(kube, "chat", namespace, replicas(3))
     found = await pool(kube, "chat", namespace, because("ScaledByAutoscaler", "KnobContested"))
     assert "HorizontalPodAutoscaler autoscaler" in condition(found, "KnobContested")["message"]
+    # The autoscaler may have acted before the operator knew of it; then it acts again, 15 s later.
+    await deployment(kube, "chat", namespace, replicas(3))
     await patch_pool(kube, "chat", namespace, engine={"port": 9000})
     await seen(kube, SERVICES, "chat", namespace, lambda one: one["spec"]["ports"][0]["port"] == 9000)
     assert (await kube.get(DEPLOYMENTS, "chat", namespace))["spec"]["replicas"] == 3
