@@ -10,6 +10,7 @@ from tests.controlplane.conftest import kubectl as run_kubectl
 from tests.support import operators
 from tests.support.kubectl import kubectl
 from tests.support.operators import (
+    ON_FAKE_NODES,
     a_deployment,
     a_pool,
     annotate_pool,
@@ -172,7 +173,7 @@ async def test_an_impossible_template_is_refused_in_the_servers_words_and_the_la
     found = await pool(kube, "chat", namespace, because("TemplateInvalid"))
     assert "containerPort" in condition(found)["message"]
     assert _image(await kube.get(DEPLOYMENTS, "chat", namespace)) == "engine:1"
-    good = {"spec": {"containers": [{"name": "engine", "image": "engine:3"}], "tolerations": [{"operator": "Exists"}]}}
+    good = {"spec": {"containers": [{"name": "engine", "image": "engine:3"}], "tolerations": [ON_FAKE_NODES]}}
     await patch_pool(kube, "chat", namespace, workload={"template": good})
     await deployment(kube, "chat", namespace, lambda one: _image(one) == "engine:3")
     await pool(kube, "chat", namespace)

@@ -11,11 +11,13 @@ from typing import Any
 
 from tests.support.processes import Running, running
 from tests.support.until import until
+from trimtab.api import keys
 from trimtab.kube import Kube, NotFound, Object, Resource
 from trimtab.kube.resources import DEPLOYMENTS, EVENTS, LEASES, SERVING_POOLS
 
 LEASE_NAMESPACE = "trimtab-system"
 LEASE = "trimtab-operator"
+ON_FAKE_NODES = {"key": keys.FAKE_TAINT, "operator": "Exists"}  # not on process nodes, which run no foreign command
 
 _numbers = itertools.count()
 
@@ -55,7 +57,7 @@ async def holder(kube: Kube) -> str:
 def a_pool(name: str, namespace: str, **spec: Any) -> Object:
     """A small valid pool that owns its workload, unless `targetRef` is given."""
     container = {"name": "engine", "image": "engine:1", "ports": [{"containerPort": 8000}]}
-    template = {"spec": {"containers": [container], "tolerations": [{"operator": "Exists"}]}}
+    template = {"spec": {"containers": [container], "tolerations": [ON_FAKE_NODES]}}
     given = {"models": [{"name": "m"}], "replicas": 1} | spec
     if "targetRef" not in given:
         given.setdefault("workload", {"template": template})
@@ -70,7 +72,7 @@ def a_pool(name: str, namespace: str, **spec: Any) -> Object:
 def a_deployment(name: str, namespace: str, replicas: int = 1) -> Object:
     """A Deployment that is not ours."""
     labels = {"app": name}
-    spec = {"containers": [{"name": "engine", "image": "engine:1"}], "tolerations": [{"operator": "Exists"}]}
+    spec = {"containers": [{"name": "engine", "image": "engine:1"}], "tolerations": [ON_FAKE_NODES]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
