@@ -12,9 +12,11 @@ class Request:
         arrived_at: when its last byte was received, in seconds of the caller's clock.
         model: what the client asked for.
         level: the service level that it chose, empty when the pool declares none.
+        predicted_tokens: how long its answer will be, as predicted at its arrival; None without a prediction.
     """
 
     key: int
     arrived_at: float
     model: str = ""
     level: str = ""
+    predicted_tokens: float | None = None
