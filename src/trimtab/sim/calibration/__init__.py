@@ -1,0 +1,1 @@
+"""How far the serving physics is from measured runs of real engines: `trimtab lab calibrate`."""
