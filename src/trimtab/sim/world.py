@@ -5,6 +5,7 @@ The queue, its order and its bounds are the functions that the gateway calls, wi
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 
 from trimtab.decide.queueing import Bounds, Decision, Dispatch, Endpoint, PoolQueue, Request, fcfs
 from trimtab.decide.queueing.line import Order
@@ -114,16 +115,25 @@ class PoolWorld:
         self._carry_out(self.queue.set_endpoints(self._endpoints.values(), self.simulation.now))
         self._forget_if_drained(name)
 
-    def feed(self, requests: Iterable[TraceRequest]) -> None:
-        """Let requests arrive at their times, which must not go back; they are taken from the iterable one by one."""
-        _Arrivals(self, iter(requests)).schedule()
+    def feed(self, requests: Iterable[TraceRequest], predicted_tokens: Iterable[float | None] | None = None) -> None:
+        """Let requests arrive at their times, which must not go back; they are taken from the iterable one by one.
 
-    def submit(self, request: TraceRequest, *, level: str = "", model: str = "") -> int:
+        Args:
+            requests: In order of time.
+            predicted_tokens: How long the answer of each is predicted to be, for orders that use it; as many as there
+                are requests.
+        """
+        predicted = repeat(None) if predicted_tokens is None else predicted_tokens
+        _Arrivals(self, zip(requests, predicted, strict=predicted_tokens is not None)).schedule()
+
+    def submit(
+        self, request: TraceRequest, *, level: str = "", model: str = "", predicted_tokens: float | None = None
+    ) -> int:
         """Let a request arrive now, whatever its recorded time is; returns its number."""
         now = self.simulation.now
         number = self.ledger.arrive(now, request.input_tokens, request.output_tokens)
         self._requests[number] = request
-        self._carry_out(self.queue.arrive(Request(number, now, model, level), now))
+        self._carry_out(self.queue.arrive(Request(number, now, model, level, predicted_tokens), now))
         return number
 
     def leave(self, number: int) -> bool:
@@ -275,7 +285,7 @@ class _Arrivals:
 
     __slots__ = ("_requests", "_upcoming", "_world")
 
-    def __init__(self, world: PoolWorld, requests: Iterator[TraceRequest]) -> None:
+    def __init__(self, world: PoolWorld, requests: Iterator[tuple[TraceRequest, float | None]]) -> None:
         self._world = world
         self._requests = requests
         self._upcoming = next(requests, None)
@@ -283,13 +293,14 @@ class _Arrivals:
     def schedule(self) -> None:
         """Wait for the next one."""
         if self._upcoming is not None:
-            self._world.simulation.at(self._upcoming.at_seconds, self)
+            self._world.simulation.at(self._upcoming[0].at_seconds, self)
 
     def __call__(self) -> None:
         now = self._world.simulation.now
-        while self._upcoming is not None and self._upcoming.at_seconds <= now:
-            if self._upcoming.at_seconds < now:
+        while self._upcoming is not None and self._upcoming[0].at_seconds <= now:
+            request, predicted_tokens = self._upcoming
+            if request.at_seconds < now:
                 raise ValueError(f"request {len(self._world.ledger)} arrives before the one before it")
-            self._world.submit(self._upcoming)
+            self._world.submit(request, predicted_tokens=predicted_tokens)
             self._upcoming = next(self._requests, None)
         self.schedule()
