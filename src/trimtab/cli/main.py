@@ -3,13 +3,13 @@
 Exit codes: 0 done, 1 it failed (one line says what, one how to fix it), 2 wrong usage, 130 interrupted.
 """
 
-import importlib
 import sys
 from importlib.metadata import version
 from typing import Final
 
 import click
 
+from trimtab.cli.lazy import load
 from trimtab.model.problem import Problem
 
 # name -> (module:attribute of a click command, the line shown by `trimtab --help`)
@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("trimtab.cli.demo:demo", "Show everything at work on this machine, in about three minutes"),
     "engine": ("trimtab.cli.engine:engine", "Simulate an LLM engine behind vLLM's HTTP API"),
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
+    "lab": ("trimtab.cli.lab:lab", "Run experiments on the calibrated simulator, and hold it against measurements"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
     "explain": ("trimtab.cli.explain:explain", "Show the last decisions about an object, why, and what happened since"),
     "approve": ("trimtab.cli.approve:approve", "Let proposals of an object be carried out"),
@@ -46,16 +47,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        try:
-            command = getattr(importlib.import_module(module), attribute)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("trimtab"):
-                raise
-            fix = "pip install 'trimtab[all]'"
-            raise Problem(f"`trimtab {cmd_name}` needs the Python package {error.name}", fix=fix) from error
-        assert isinstance(command, click.Command)
-        return command
+        return load(COMMANDS[cmd_name][0], cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands from `COMMANDS` alone."""

@@ -56,7 +56,8 @@ class Claim:
 
     Attributes:
         settings: Names of the settings where it is tested; empty: all of them.
-        margin: By how much `policy` may be worse before the claim counts as refuted; 0 claims a gain.
+        margin: By how much `policy` may be worse and the claim still hold ("never more than 0.5 points below"), in the
+            metric's unit, or as a part of `against` (0.01 is 1 %) where the metric is relative; 0 claims a gain.
     """
 
     text: str
@@ -72,9 +73,12 @@ class Plot:
     """Lines of a metric over a column of the settings, one line per policy.
 
     Attributes:
-        x: A column of the settings' values.
+        x: A column of the settings' values; numbers make an axis, words make places on one.
         y: A metric's name.
         logarithmic: Whether x is.
+        panel: A column of the settings' values; each of its values gets axes of its own.
+        difference: Whether the difference to the part's baseline is drawn instead of the metric itself.
+        settings: Names of the settings that are drawn; empty: all of them.
     """
 
     x: str
@@ -82,6 +86,9 @@ class Plot:
     x_title: str
     y_title: str
     logarithmic: bool = False
+    panel: str | None = None
+    difference: bool = False
+    settings: tuple[str, ...] = ()
 
 
 Run = Callable[[int, Setting, Path | None], Sequence[Row]]
@@ -103,8 +110,11 @@ class Part:
         run: See `Run`.
         baseline: The policy that differences are taken from.
         seeds: How many seeds it needs by default; None: as many as the experiment says.
-        expected: Figures to be shown beside those measured, by (setting, policy, metric).
+        expected: Figures to be shown beside those measured, by (setting, policy, metric). Where the metric is relative
+            and the policy is not the baseline, the figure is the relative difference to it (-0.25 is 25 % less).
         needs: Data sets (folders of the data folder) without which the part is skipped, and said to be.
+        seconds_per_run: What one call of `run` takes on one core, about; None: not known.
+        sources: Where its numbers come from and under which licence, one sentence each; those of `needs` are added.
     """
 
     name: str
@@ -119,6 +129,8 @@ class Part:
     claims: tuple[Claim, ...] = ()
     expected: Mapping[tuple[str, str, str], float] | None = None
     needs: tuple[str, ...] = ()
+    seconds_per_run: float | None = None
+    sources: tuple[str, ...] = ()
 
 
 class Experiment(Protocol):

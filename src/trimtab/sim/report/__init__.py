@@ -1,0 +1,1 @@
+"""What people get of a run of the lab: tables, pictures, a page, and files for other programs."""

@@ -1,0 +1,90 @@
+"""Numbers as people read them: no more digits than the interval allows, a real minus sign, units once."""
+
+from math import floor, isfinite, log10
+
+from trimtab.sim.experiment import Metric
+from trimtab.sim.findings import Line
+from trimtab.sim.statistics import Estimate
+
+DASH = "\u2013"
+_MOST_DECIMALS = 6
+_POINTS = "points"
+
+
+def decimals(scale: float, digits: int = 2) -> int:
+    """Return how many decimals show `digits` significant digits of a number of this size."""
+    if not isfinite(scale) or scale == 0:
+        return 0
+    return min(_MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(scale)))))
+
+
+def plain(value: float, places: int) -> str:
+    """Write a number with a typographic minus and thin thousands separators; a dash for NaN, a word for infinity."""
+    if value != value:  # noqa: PLR0124 - NaN
+        return DASH
+    if not isfinite(value):
+        return "∞" if value > 0 else "\u2212∞"
+    text = f"{abs(value):,.{places}f}".replace(",", "\u202f")
+    return f"\u2212{text}" if value < 0 and float(f"{value:.{places}f}") != 0 else text
+
+
+def signed(value: float, places: int) -> str:
+    """Write a difference: with a plus where it is above zero."""
+    text = plain(value, places)
+    return f"+{text}" if value > 0 and float(f"{value:.{places}f}") != 0 else text
+
+
+def short(value: float, digits: int = 3) -> str:
+    """Write a lone number with three significant digits, whole numbers as they are."""
+    if isfinite(value) and value == int(value):
+        return plain(value, 0)
+    return plain(value, decimals(value, digits))
+
+
+def value_text(estimate: Estimate) -> str:
+    """Write a mean with the half width of its interval: `23.1 ± 0.4`."""
+    if not estimate.known:
+        return short(estimate.mean) if estimate.n else DASH
+    reach = (estimate.high - estimate.low) / 2
+    places = decimals(reach) if reach > 0 else decimals(estimate.mean, 3)
+    if reach == 0 and estimate.mean == int(estimate.mean):
+        return f"{plain(estimate.mean, 0)} ± 0"
+    return f"{plain(estimate.mean, places)} ± {plain(reach, places)}"
+
+
+def difference_text(estimate: Estimate, metric: Metric) -> str:
+    """Write a difference with its interval: `-24.5 % [-26.1, -22.9]`."""
+    if not estimate.n:
+        return DASH
+    factor, unit = difference_scale(metric)
+    mean, low, high = (factor * value for value in (estimate.mean, estimate.low, estimate.high))
+    places = decimals((high - low) / 2) if estimate.known and high > low else decimals(mean, 3)
+    places = min(places, 2) if metric.relative else places
+    text = f"{signed(mean, places)}{unit and ' ' + unit}"
+    return f"{text} [{signed(low, places)}, {signed(high, places)}]" if low == low else text  # noqa: PLR0124 - NaN
+
+
+def difference_scale(metric: Metric) -> tuple[float, str]:
+    """Return what a difference of this metric is multiplied by to be shown, and its unit then."""
+    if metric.relative:
+        return 100.0, "%"
+    return 1.0, _POINTS if metric.unit == "%" else metric.unit
+
+
+def expected_text(line: Line) -> str:
+    """Write the specification's figure in the form of the measured one; empty where there is none."""
+    if line.expected is None:
+        return ""
+    if line.metric.relative and line.difference is not None:
+        return f"{signed(100 * line.expected, decimals(100 * line.expected, 3))} %"
+    return short(line.expected)
+
+
+def heading(metric: Metric) -> str:
+    """Return a metric's title with its unit."""
+    return f"{metric.title} [{metric.unit}]" if metric.unit else metric.title
+
+
+def sign(line: Line) -> str:
+    """Return a mark that says better or worse without color; empty where the interval says neither."""
+    return {1: "✓", -1: "✗", 0: ""}[line.gain]
