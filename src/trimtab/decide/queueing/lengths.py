@@ -8,7 +8,9 @@ back to the history of its tenant where the better predictor breaks or is late (
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 BINS = (42, 141, 294, 503)
@@ -51,11 +53,13 @@ class Outcome:
         exact: whether it ended by itself. False for a stop at the token limit or an abort: its true length is then
             only known to be at least `tokens`, so it never counts as an example of that length.
         ended_at: in seconds of the caller's clock.
+        predicted: what was predicted when it arrived, by which a predictor keeps its p90 honest; None when unknown.
     """
 
     tokens: int
     exact: bool = True
     ended_at: float = 0.0
+    predicted: "Prediction | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,11 @@ class Prediction:
     p50: float
     p90: float
     mean: float
+
+    @property
+    def plausible(self) -> bool:
+        """Whether these are numbers that a length can have."""
+        return 0.0 <= self.p50 <= self.p90 < inf and 0.0 <= self.mean < inf
 
     def capped(self, max_tokens: int) -> "Prediction":
         """Return this prediction with nothing above what the request may generate."""
@@ -107,6 +116,64 @@ class Constant:
 
     def observe(self, request: Features, outcome: Outcome) -> None:
         """Learn nothing."""
+
+
+class NoPrediction(Exception):
+    """A predictor has no answer: it failed, or it was not ready in time."""
+
+
+_BREAKDOWNS = (NoPrediction, TimeoutError, OSError, ArithmeticError, LookupError, ValueError, TypeError)
+
+
+class Guarded:
+    """A predictor that always answers in range: what it does not know, its fallback does.
+
+    No clock is read here. Whoever runs a slow predictor, e.g. an encoder on another device, gives it a deadline and
+    lets it raise `TimeoutError`; the 20 ms of the specification are theirs to keep.
+
+    Args:
+        predictor: the better one, which may break.
+        fallback: the one that may not; the history of each tenant in production.
+    """
+
+    __slots__ = ("_fallback", "_predictor", "fallbacks")
+
+    def __init__(self, predictor: LengthPredictor, fallback: LengthPredictor) -> None:
+        self._predictor = predictor
+        self._fallback = fallback
+        self.fallbacks = 0
+        """Predictions that the fallback made."""
+
+    @property
+    def version(self) -> str:
+        """The version of the better one."""
+        return self._predictor.version
+
+    def predict(self, batch: Sequence[Features]) -> list[Prediction]:
+        """Return one prediction per request, capped; those that are missing or impossible come from the fallback."""
+        try:
+            predictions = self._predictor.predict(batch)
+        except _BREAKDOWNS:
+            predictions = []
+        if len(predictions) != len(batch):
+            self.fallbacks += len(batch)
+            return self._capped(batch, self._fallback.predict(batch))
+        broken = [index for index, prediction in enumerate(predictions) if not prediction.plausible]
+        self.fallbacks += len(broken)
+        for index, prediction in zip(broken, self._fallback.predict([batch[i] for i in broken]), strict=True):
+            predictions[index] = prediction
+        return self._capped(batch, predictions)
+
+    def observe(self, request: Features, outcome: Outcome) -> None:
+        """Let both learn; one that cannot learn from this request goes on without it."""
+        self._fallback.observe(request, outcome)
+        with suppress(*_BREAKDOWNS):
+            self._predictor.observe(request, outcome)
+
+    @staticmethod
+    def _capped(batch: Sequence[Features], predictions: Sequence[Prediction]) -> list[Prediction]:
+        pairs = zip(batch, predictions, strict=True)
+        return [prediction.capped(request.max_tokens) for request, prediction in pairs]
 
 
 def bin_of(tokens: float, edges: Sequence[float] = BINS) -> int:
