@@ -17,6 +17,7 @@ from trimtab.sim.experiment import Experiment, Part
 from trimtab.sim.experiments import experiments, find
 from trimtab.sim.lab import Order, Result, run
 from trimtab.sim.report.files import to_json
+from trimtab.sim.report.folder import PAGE, result_values, write_report
 from trimtab.sim.report.terminal import part_view
 from trimtab.workload.catalog import DATA_VARIABLE
 
@@ -142,6 +143,7 @@ def run_experiment(
     folder = _folder(out or Path("lab", name))
     with TerminalProgress() as progress, _backend(workers, dask):
         result = run(order, folder, progress)
+        write_report(result, folder)
     _show(result, folder, as_json=output_format == "json")
     return INTERRUPTED if result.interrupted else 0
 
@@ -170,8 +172,15 @@ def _backend(workers: int | None, dask: str | None) -> Any:
 
 
 def _show(result: Result, folder: Path, *, as_json: bool) -> None:
-    del as_json
-    console = Console()
+    if as_json:
+        click.echo(to_json(result_values(result)), nl=False)
+        return
+    console = Console(highlight=False)
     for part in result.parts:
-        console.print(part_view(part.table) if part.table else f"[yellow]skipped[/] {part.part.name}: {part.skipped}")
-    console.print(f"files: {folder}")
+        if part.table:
+            console.print(part_view(part.table), "")
+        else:
+            console.print(f"[yellow]not run:[/] {part.part.name}: {part.skipped}\n")
+    if result.interrupted:
+        console.print("[yellow]interrupted:[/] what had finished is kept")
+    console.print(f"report: {folder / PAGE}", soft_wrap=True)

@@ -35,10 +35,11 @@ def signed(value: float, places: int) -> str:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """Write a lone number with three significant digits, whole numbers as they are."""
-    if isfinite(value) and value == int(value):
-        return plain(value, 0)
-    return plain(value, decimals(value, digits))
+    """Write a lone number with three significant digits at most, without zeros at its end."""
+    places = decimals(value, digits)
+    while places and isfinite(value) and round(value, places) == round(value, places - 1):
+        places -= 1
+    return plain(value, places)
 
 
 def value_text(estimate: Estimate) -> str:
