@@ -1,0 +1,192 @@
+"""The planner that runs online: good starts, each improved until no small change helps.
+
+Starts are the plan in force, a greedy insertion, earliest deadline first, and more from random numbers; each is
+polished by moving single jobs and exchanging pairs. Because the plan in force and earliest deadline first are among the
+starts, the result is never worse than either. Work is counted in moves evaluated, so equal arguments give equal plans
+on any machine.
+
+Source: QLM (SoCC 2024) describes an exact planner; this one is our replacement for it [design].
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from trimtab.decide.queueing.moves import Floats, Ints, Neighborhood, Table, least
+from trimtab.decide.queueing.plan import Cost, Plan, Problem, check, cost, runs, violations
+
+STARTS = 12
+BUDGET = 400_000
+"""Moves evaluated by default."""
+
+WORTH = 0.02
+"""By which share a plan must be better to replace the one in force."""
+
+
+def earliest_deadline_first(problem: Problem) -> Plan:
+    """Append each job, by deadline, to the machine where it ends first; what runs stays at the head."""
+    orders = [list(head) for head in problem.pinned()]
+    free = [(machine.resident, machine.busy_for) for machine in problem.machines]
+    for machine, run in runs(problem, problem.pinned()):
+        free[machine] = problem.jobs[run.job].model, run.end
+    for index in by_deadline(problem):
+        job = problem.jobs[index]
+        ends = [
+            (at + (problem.machines[machine].swap_seconds[job.model] if model != job.model else 0.0) + seconds, machine)
+            for machine, ((model, at), seconds) in enumerate(zip(free, job.seconds, strict=True))
+            if problem.runs(index, machine)
+        ]
+        end, machine = min(ends)
+        orders[machine].append(index)
+        free[machine] = job.model, end
+    return tuple(tuple(order) for order in orders)
+
+
+def by_deadline(problem: Problem) -> list[int]:
+    """Return the jobs that can still be placed, the most urgent first."""
+    waiting = (index for index, job in enumerate(problem.jobs) if job.pinned is None)
+    return sorted(waiting, key=lambda index: (problem.jobs[index].deadline_in, index))
+
+
+def complete(problem: Problem, plan: Plan) -> Plan:
+    """Insert the jobs that a plan leaves out, by deadline, each where it costs least.
+
+    Args:
+        problem: What is to be planned.
+        plan: Some of its jobs in order, what runs at the heads.
+    """
+    return _Planning(Table(problem)).inserted(plan)
+
+
+def improve(
+    problem: Problem,
+    start: Plan | None = None,
+    budget_moves: int = BUDGET,
+    generator: np.random.Generator | None = None,
+    starts: int = STARTS,
+) -> Plan:
+    """Return the best plan found.
+
+    Args:
+        problem: What is to be planned.
+        start: The plan in force; it may leave out jobs that came later, which are inserted first.
+        budget_moves: About how many moves may be evaluated; one queue's moves are always costed together.
+        generator: Where further starts come from; without it there are only those that need none.
+        starts: How many starts are polished at the most.
+
+    Returns:
+        A plan that costs no more than `start`, completed, or than earliest deadline first.
+
+    Raises:
+        ValueError: `start` is no plan of this problem.
+    """
+    planning = _Planning(Table(problem))
+    known = [earliest_deadline_first(problem)]
+    if start is not None:
+        known.insert(0, planning.inserted(start))
+        check(problem, known[0])
+    known.append(planning.inserted(problem.pinned()))
+    best = min(known, key=planning.cost)
+    for tried, plan in enumerate(planning.starts(known, generator)):
+        if tried >= starts or planning.evaluated >= budget_moves or planning.cannot_improve(best):
+            break
+        best = min(best, planning.polished(plan, budget_moves), key=planning.cost)
+        planning.best = best
+    return best
+
+
+def worth_replacing(problem: Problem, current: Plan, proposed: Plan) -> bool:
+    """Whether a plan is so much better than the one in force that it is worth the change.
+
+    It is where a violation disappears, or where the first part of the cost that differs is smaller by more than 2 %.
+    """
+    now, then = cost(problem, current), cost(problem, proposed)
+    if then >= now:
+        return False
+    if len(violations(problem, proposed)) < len(violations(problem, current)):
+        return True
+    before, after = next((a, b) for a, b in zip(now, then, strict=True) if a != b)
+    return after < before * (1 - WORTH)
+
+
+class _Planning:
+    """One search: the problem as arrays, the best plan so far, and how many moves were evaluated."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._problem = table.problem
+        self.evaluated = 0
+
+    def cost(self, plan: Plan) -> Cost:
+        return cost(self._problem, plan)
+
+    def cannot_improve(self, plan: Plan) -> bool:
+        """Whether nothing is late and no model is loaded that need not be."""
+        problem = self._problem
+        needed = {job.model for job in problem.jobs} - {machine.resident for machine in problem.machines}
+        reached = self.cost(plan)
+        return reached.penalty == 0 and reached.swaps <= len(needed)
+
+    def starts(self, known: Sequence[Plan], generator: np.random.Generator | None) -> Iterator[Plan]:
+        """Yield the plans to polish: those known, best first, then changed and random ones without end."""
+        yield from sorted(dict.fromkeys(known), key=self.cost)
+        self.best = min(known, key=self.cost)
+        while generator is not None and self._table.movable.any():
+            yield self.inserted(self._thinned(self.best, generator))
+            yield self._scattered(generator)
+
+    def polished(self, plan: Plan, budget: int) -> Plan:
+        """Improve a plan until no move helps or the budget is spent."""
+        neighborhood = Neighborhood(self._table, plan)
+        while self.evaluated + neighborhood.evaluated < budget:
+            if not neighborhood.improve(budget - self.evaluated):
+                break
+        self.evaluated += neighborhood.evaluated
+        return neighborhood.plan()
+
+    def inserted(self, plan: Plan) -> Plan:
+        """Insert the jobs that are left out, by deadline, where they cost least."""
+        orders = [list(order) for order in plan]
+        placed = {job for order in orders for job in order}
+        missing = np.array([job for job in by_deadline(self._problem) if job not in placed], dtype=np.intp)
+        if not len(missing):
+            return plan
+        shape = (len(missing), len(orders))
+        score, end, position = np.full(shape, np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.intp)
+        stale = range(len(orders))
+        for turn, job in enumerate(missing):
+            for machine in stale:
+                self._cost_inserting(machine, orders[machine], missing, turn, (score, end, position))
+            chosen = int(least(score[turn : turn + 1], end[turn : turn + 1])[0])
+            orders[chosen].insert(int(position[turn, chosen]), int(job))
+            stale = range(chosen, chosen + 1)
+        return tuple(tuple(order) for order in orders)
+
+    def _cost_inserting(
+        self, machine: int, order: Sequence[int], missing: Ints, turn: int, best: tuple[Floats, Floats, Ints]
+    ) -> None:
+        """Find the best place in one queue for each job that is still missing."""
+        table, (score, end, position) = self._table, best
+        rows = turn + np.flatnonzero(table.runs[machine, missing[turn:]])
+        if not len(rows):
+            return
+        lane = table.lane(machine, order)
+        costs = table.insert(lane, missing[rows])
+        places, every = least(*costs), np.arange(len(rows))
+        score[rows, machine] = costs.score[every, places] - lane.cost[0]
+        end[rows, machine] = costs.end[every, places]
+        position[rows, machine] = table.heads[machine] + places
+        self.evaluated += costs.score.size
+
+    def _thinned(self, plan: Plan, generator: np.random.Generator) -> Plan:
+        """Leave out a random share of the jobs."""
+        left_out = generator.random(self._table.count) < generator.uniform(0.1, 0.6)
+        left_out &= self._table.movable
+        return tuple(tuple(job for job in order if not left_out[job]) for order in plan)
+
+    def _scattered(self, generator: np.random.Generator) -> Plan:
+        """Put every job on a random machine, in random order."""
+        orders = [list(head) for head in self._problem.pinned()]
+        for job in generator.permutation(np.flatnonzero(self._table.movable)):
+            orders[generator.choice(np.flatnonzero(self._table.runs[:, job]))].append(int(job))
+        return tuple(tuple(order) for order in orders)
