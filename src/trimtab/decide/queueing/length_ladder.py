@@ -15,10 +15,8 @@ from trimtab.decide.queueing.lengths import Features, Outcome
 RESOLUTIONS: tuple[float | None, ...] = (None, 40.0, 10.0, 3.0, 0.0)
 """Rungs, finest first: exactly equal prompts, then buckets per factor e of prompt length, then all of them."""
 
-COLUMNS = tuple(
-    f"rung{rung}_{what}" for rung in range(len(RESOLUTIONS)) for what in ("level", "spread", "count", "last")
-)
-"""What `Ladder.look` returns, in order; levels and last answers relative to `View.base`."""
+COLUMNS = tuple(f"rung{rung}_{what}" for rung in range(len(RESOLUTIONS)) for what in ("level", "spread", "count"))
+"""What `Ladder.look` returns, in order; levels are relative to `View.base`."""
 
 _LEAST = 3  # answers before a rung is taken for the base
 _MOST_COUNTED = 50.0
@@ -34,7 +32,6 @@ class _Entry:
     level: float = 0.0
     variance: float = 0.0
     count: int = 0
-    last: float = 0.0
 
     def add(self, value: float, slowest: float) -> None:
         self.count += 1
@@ -42,7 +39,6 @@ class _Entry:
         step = value - self.level
         self.level += weight * step
         self.variance += weight * ((1.0 - weight) * step * step - self.variance)
-        self.last = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +75,10 @@ class Ladder:
         columns: list[float] = []
         for entry in entries:
             if entry is None:
-                columns += (nan, nan, 0.0, nan)
+                columns += (nan, nan, 0.0)
             else:
                 count = min(_MOST_COUNTED, float(entry.count))
-                columns += (entry.level - base, sqrt(entry.variance), count, entry.last - base)
+                columns += (entry.level - base, sqrt(entry.variance), count)
         return View(base, tuple(columns))
 
     def add(self, request: Features, outcome: Outcome) -> None:

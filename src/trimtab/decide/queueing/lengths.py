@@ -82,6 +82,21 @@ class Prediction:
         return Prediction(min(self.p50, max_tokens), min(self.p90, max_tokens), min(self.mean, max_tokens))
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A request that ended, to learn from or to be judged by.
+
+    Attributes:
+        request: what was known when it arrived.
+        outcome: how it ended.
+        conversation: what it belongs to; parts of one conversation resemble each other. Empty when unknown.
+    """
+
+    request: Features
+    outcome: Outcome
+    conversation: str = ""
+
+
 class LengthPredictor(Protocol):
     """Predicts the lengths of a few requests at once, and learns from those that ended.
 
