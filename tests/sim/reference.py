@@ -378,16 +378,21 @@ class ReferenceEngine:
             self.cache.release(sequence.holding)
 
     def _timed(self, batch: dict[NaiveSequence, int], now: float) -> NaiveIteration:
-        prefill = decodes = context = 0
+        prefill = decodes = context = longest = 0
         pairs = 0.0
         for sequence, tokens in batch.items():
             if sequence.produced and sequence.computed == sequence.known_tokens - 1:
                 decodes += 1
                 context += sequence.computed
+                longest = max(longest, sequence.computed)
             else:
                 prefill += tokens
                 pairs += tokens * (sequence.computed + tokens / 2)
         seconds = self.cost.seconds(
-            prefill_tokens=prefill, decodes=decodes, context_tokens=context, attention_pairs=pairs
+            prefill_tokens=prefill,
+            decodes=decodes,
+            context_tokens=context,
+            attention_pairs=pairs,
+            longest_context=longest,
         )
         return NaiveIteration(now, now + seconds, batch)

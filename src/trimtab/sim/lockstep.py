@@ -112,7 +112,9 @@ class Lockstep:
         at: When the last of those ended.
     """
 
-    __slots__ = ("_block_size", "_by_fill", "_finishes", "_names", "_naming", "_offsets", "at", "iterations", "size")
+    __slots__ = (
+        "_block_size", "_by_fill", "_finishes", "_longest", "_names", "_naming", "_offsets", "at", "iterations", "size",
+    )  # fmt: skip
 
     def __init__(self, block_size: int, *, naming: bool) -> None:
         self.size = 0
@@ -126,11 +128,22 @@ class Lockstep:
             tuple[int, int, Sequence]
         ] = []  # heap: due, place; those who left early go when they surface
         self._names: list[tuple[int, int, Sequence]] = []  # heap: iterations at which a block with a hash gets full
+        self._longest: list[tuple[int, int, Sequence]] = []  # heap: minus the offset
 
     @property
     def context(self) -> int:
         """Tokens in the KV cache, all members together."""
         return self._offsets + self.size * self.iterations
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the longest member has in the KV cache."""
+        while self._longest:
+            less, place, sequence = self._longest[0]
+            if sequence.place == place and sequence.offset == -less:
+                return self.iterations - less
+            heappop(self._longest)
+        return 0
 
     def join(self, sequence: Sequence) -> None:
         """Add a sequence that decodes."""
@@ -141,6 +154,7 @@ class Lockstep:
         self._offsets += offset
         self._by_fill[offset % self._block_size] += 1
         heappush(self._finishes, (sequence.due, sequence.place, sequence))
+        heappush(self._longest, (-offset, sequence.place, sequence))
         self._expect_name(sequence, sequence.computed // self._block_size)
 
     def leave(self, sequence: Sequence) -> None:
@@ -169,6 +183,7 @@ class Lockstep:
         for sequence in members:
             self.leave(sequence)
         self._finishes.clear()
+        self._longest.clear()
         self._names.clear()
 
     def advance(self, iterations: int, at: float) -> list[Sequence]:

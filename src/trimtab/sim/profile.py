@@ -10,6 +10,11 @@ and A pairs of (new token, earlier token) that the prompt chunks attend over. `b
 launching kernels, scheduling. Reading the weights and computing with them overlap, so that the slower of the two
 counts, and near the point where they meet a little more. The form is linear in C, so that a run of equal iterations
 has a closed sum.
+
+Two things that some engines do can be told too. An iteration with prompt tokens takes at least `mixed_floor`, because
+its kernels are launched one by one where those of decodes alone are replayed as one graph. And with more than
+`split_decodes` sequences the attention of a sequence is no longer shared out among processors, so that the term in C
+becomes `unsplit_context_token * C + per_longest_token * L`, L being the longest context among the D sequences.
 """
 
 from collections.abc import Mapping
@@ -33,6 +38,10 @@ class IterationCost:
     Attributes:
         weights: To read the weights once; 0 where `base` holds it, as if it did not overlap with arithmetic.
         arithmetic: To compute with the weights, per token processed, if reading them took no time.
+        mixed_floor: The least that an iteration with prompt tokens takes.
+        split_decodes: Most decoding sequences whose attention is shared out among processors; 0 for no such limit.
+        unsplit_context_token: Beyond it, what takes the place of `per_context_token`.
+        per_longest_token: Beyond it, per token of the longest context.
     """
 
     base: float
@@ -42,17 +51,42 @@ class IterationCost:
     per_attention_pair: float
     weights: float = 0.0
     arithmetic: float = 0.0
+    mixed_floor: float = 0.0
+    split_decodes: float = 0.0
+    unsplit_context_token: float = 0.0
+    per_longest_token: float = 0.0
 
-    def seconds(self, *, prefill_tokens: int, decodes: int, context_tokens: int, attention_pairs: float) -> float:
+    def seconds(
+        self,
+        *,
+        prefill_tokens: int,
+        decodes: int,
+        context_tokens: int,
+        attention_pairs: float,
+        longest_context: int = 0,
+    ) -> float:
         """Duration of one iteration."""
-        return (
+        seconds = (
             self.base
             + hypot(self.weights, self.arithmetic * (prefill_tokens + decodes))
             + self.per_prefill_token * prefill_tokens
             + self.per_decode_sequence * decodes
-            + self.per_context_token * context_tokens
             + self.per_attention_pair * attention_pairs
         )
+        if self._is_unsplit(decodes):
+            seconds += self.unsplit_context_token * context_tokens + self.per_longest_token * longest_context
+        else:
+            seconds += self.per_context_token * context_tokens
+        return max(seconds, self.mixed_floor) if prefill_tokens else seconds
+
+    def growth(self, decodes: int) -> float:
+        """By how much an iteration of decodes takes longer than the one before: each context has a token more."""
+        if self._is_unsplit(decodes):
+            return self.unsplit_context_token * decodes + self.per_longest_token
+        return self.per_context_token * decodes
+
+    def _is_unsplit(self, decodes: int) -> bool:
+        return 0 < self.split_decodes < decodes
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,14 @@ class ServingEngine:
         if not self.paused and (iterations := self._equal_iterations()) > 1:
             self._deferred = 0
             size, context = self._lockstep.size, self._lockstep.context
-            first = self.cost.seconds(prefill_tokens=0, decodes=size, context_tokens=context, attention_pairs=0.0)
-            growth = self.cost.per_context_token * size
+            first = self.cost.seconds(
+                prefill_tokens=0,
+                decodes=size,
+                context_tokens=context,
+                attention_pairs=0.0,
+                longest_context=self._lockstep.longest,
+            )
+            growth = self.cost.growth(size)
             end = now + iterations * first + growth * (iterations * (iterations - 1) / 2)
             return Step(now, end, first, growth, iterations)
         return self._single(now)
@@ -504,16 +510,22 @@ class ServingEngine:
 
     def _timed(self, preempted: tuple[Sequence, ...], now: float) -> Iteration:
         decodes, context = self._lockstep.size, self._lockstep.context
+        longest = self._lockstep.longest
         prefill = 0
         pairs = 0.0
         for sequence, tokens in self._served.items():
             if sequence.decodes:
                 decodes += 1
                 context += sequence.computed
+                longest = max(longest, sequence.computed)
             else:
                 prefill += tokens
                 pairs += tokens * (sequence.computed + tokens / 2)
         seconds = self.cost.seconds(
-            prefill_tokens=prefill, decodes=decodes, context_tokens=context, attention_pairs=pairs
+            prefill_tokens=prefill,
+            decodes=decodes,
+            context_tokens=context,
+            attention_pairs=pairs,
+            longest_context=longest,
         )
         return Iteration(now, now + seconds, self._served, prefill, decodes, context, pairs, preempted)
