@@ -186,6 +186,8 @@ class ReferenceEngine:
         self.preemptions = 0
         self._running: list[NaiveSequence] = []
         self._queue: list[tuple[int, float, int, NaiveSequence]] = []
+        self._fresh: list[NaiveSequence] = []
+        self._under_way = False
         self._waiting = 0
         self._added = 0
         self._private = 0
@@ -214,7 +216,10 @@ class ReferenceEngine:
     def add(self, work: Work, now: float) -> NaiveSequence:
         self._added += 1
         sequence = NaiveSequence(work=work, ordinal=self._added, arrived_at=now, hashes=list(work.block_hashes))
-        self._enqueue(sequence)
+        if self._under_way and self.config.async_scheduling:
+            self._fresh.append(sequence)
+        else:
+            self._enqueue(sequence)
         return sequence
 
     def abort(self, sequence: NaiveSequence) -> bool:
@@ -224,7 +229,7 @@ class ReferenceEngine:
         if sequence.phase is Phase.RUNNING:
             self._running.remove(sequence)
             self.cache.release(sequence.holding)
-        else:
+        elif sequence not in self._fresh:
             self._waiting -= 1
         sequence.phase = Phase.ABORTED
         return True
@@ -243,7 +248,13 @@ class ReferenceEngine:
                 self._admit_waiting(batch, budget, now)
                 break
             # Else nobody is admitted; where nobody was served either, the pass took no time and is made again.
-        return self._timed(batch, now) if batch else None
+        fresh, self._fresh = [s for s in self._fresh if s.alive], []
+        for sequence in fresh:
+            self._enqueue(sequence)
+        if not batch:
+            return self.next_iteration(now) if fresh else None
+        self._under_way = True
+        return self._timed(batch, now)
 
     def complete(self, iteration: NaiveIteration) -> list[NaiveSequence]:
         """Account for an iteration that has ended.
@@ -251,6 +262,7 @@ class ReferenceEngine:
         Returns:
             The sequences that produced a token, in the order of the batch; some of them have finished with it.
         """
+        self._under_way = False
         progressed = []
         for sequence, tokens in iteration.tokens.items():
             if sequence.phase is not Phase.RUNNING:

@@ -19,6 +19,7 @@ class EngineConfig:
         kv_blocks: vLLM's `num_gpu_blocks`; one of them is never handed out.
         max_num_batched_tokens: At least `max_num_seqs`, so that no sequence that decodes goes without its token.
         max_loras: Different adapters in one batch; 0 means that requests may not name an adapter.
+        async_scheduling: Plan each iteration while the one before it runs, so that what comes meanwhile waits for both.
 
     Raises:
         Problem: No engine has these limits; vLLM refuses them too.
@@ -31,6 +32,7 @@ class EngineConfig:
     scheduling_policy: SchedulingPolicy = "fcfs"
     prefix_caching: bool = True
     max_loras: int = 0
+    async_scheduling: bool = False
 
     def __post_init__(self) -> None:
         if self.max_num_seqs < 1:

@@ -61,6 +61,7 @@ class ServingEngine:
         self._served: dict[Sequence, int] = {}  # what the iteration under way processes outside the lockstep
         self._under_way = False
         self._queue: list[tuple[int, float, int, Sequence]] = []  # heap; aborted sequences leave it when they surface
+        self._fresh: list[Sequence] = []  # came while an iteration ran whose successor had been planned
         self._waiting = 0
         self._deferred = 0
         self._added = 0
@@ -77,8 +78,8 @@ class ServingEngine:
     @property
     def waiting(self) -> tuple[Sequence, ...]:
         """Sequences in the queue, the next one first."""
-        in_order = sorted(self._queue, key=lambda entry: entry[:3])
-        return tuple(entry[-1] for entry in in_order if entry[-1].phase is Phase.WAITING)
+        in_order = [entry[-1] for entry in sorted(self._queue, key=lambda entry: entry[:3])]
+        return tuple(sequence for sequence in in_order + self._fresh if sequence.phase is Phase.WAITING)
 
     @property
     def num_running(self) -> int:
@@ -124,7 +125,11 @@ class ServingEngine:
             raise ValueError("adapter is set, but max_loras is 0")
         self._added += 1
         sequence = Sequence(work, self._added, now)
-        self._enqueue(sequence)
+        if self._under_way and self.config.async_scheduling:
+            self._waiting += 1
+            self._fresh.append(sequence)
+        else:
+            self._enqueue(sequence)
         return sequence
 
     def abort(self, sequence: Sequence) -> bool:
@@ -208,7 +213,11 @@ class ServingEngine:
 
     def goes_on(self, step: Step, work: Work, now: float) -> bool:
         """Whether a request added now changes nothing before the end of the step, so that nothing need interrupt it."""
-        if step.iteration is not None or len(self._running) >= self.config.max_num_seqs:
+        if step.iteration is not None:
+            return True
+        if self.config.async_scheduling:  # which iteration of the step it comes in makes a difference
+            return False
+        if len(self._running) >= self.config.max_num_seqs:
             return True
         if not self._queue or self._queue[0][-1].phase is not Phase.WAITING:
             return False
@@ -238,10 +247,20 @@ class ServingEngine:
             if self._lockstep.size:
                 break
             # Else nobody is admitted; where nobody was served either, the pass took no time and is made again.
+        fresh = self._take_fresh()
         if not self._served and not self._lockstep.size:
-            return None
+            return self._begin(now) if fresh else None
         self._under_way = True
         return self._timed(tuple(preempted), now)
+
+    def _take_fresh(self) -> bool:
+        """Let the next plan see those that came before this one; returns whether there are any."""
+        alive = [sequence for sequence in self._fresh if sequence.alive]
+        self._fresh = []
+        for sequence in alive:
+            self._waiting -= 1
+            self._enqueue(sequence)
+        return bool(alive)
 
     def _end(self, start: float, end: float) -> list[Sequence]:
         """Account for the iteration under way; returns those that finished, in the order of the batch."""
@@ -281,7 +300,7 @@ class ServingEngine:
     def _equal_iterations(self) -> int:
         """How many iterations from now on only decode the same sequences; 0 or 1 where that is not sure."""
         lockstep = self._lockstep
-        if not lockstep.size or len(self._running) > lockstep.size:
+        if not lockstep.size or len(self._running) > lockstep.size or self._fresh:
             return 0
         iterations = lockstep.affordable(self.cache.free, min(lockstep.until_finish(), lockstep.until_name()))
         return iterations if iterations > 1 and self._nobody_can_join() else 0

@@ -60,6 +60,7 @@ def random_world(seed: int) -> World:
         scheduling_policy=random.choice(["fcfs", "priority"]),
         prefix_caching=random.random() < 0.7,
         max_loras=2,
+        async_scheduling=seed % 4 == 1,
     )
     cost = IterationCost(0.01, 1e-4, 1e-5, random.choice([0.0, 1e-6, 1e-4]), 1e-8)
     if seed % 3 == 0:
