@@ -13,6 +13,7 @@ class Request:
         model: what the client asked for.
         level: the service level that it chose, empty when the pool declares none.
         predicted_tokens: how long its answer will be, as predicted at its arrival; None without a prediction.
+        input_tokens: tokens of its prompt, 0 when unknown.
     """
 
     key: int
@@ -20,3 +21,4 @@ class Request:
     model: str = ""
     level: str = ""
     predicted_tokens: float | None = None
+    input_tokens: int = 0

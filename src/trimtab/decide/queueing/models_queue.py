@@ -1,0 +1,329 @@
+"""The queue in front of machines that share several models: groups, a plan for them, and the operations it implies.
+
+Each machine has a virtual queue: groups of requests in the order in which it is to serve them. A policy plans these
+queues; pulling, evicting, swapping models and balancing follow from the plan [QLM, paper]. Events come in, orders go
+out; time is an argument and never goes back. Like `PoolQueue` it is advanced in place by its one owner, and the same
+sequence of calls always gives the same orders.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from trimtab.decide.queueing.group import Grouping, Groups
+from trimtab.decide.queueing.instance import Instance
+from trimtab.decide.queueing.mean_length import MeanLengths
+from trimtab.decide.queueing.orders import Evict, Orders, Start, Swap
+from trimtab.decide.queueing.plan import Job, Machine, Plan, Problem
+from trimtab.decide.queueing.policy import Policy
+from trimtab.decide.queueing.request import Request
+from trimtab.decide.queueing.virtual import Lot, Member, Virtual
+from trimtab.model.problem import Problem as Refused
+
+TIMER_SECONDS = 1.0
+"""How often a policy that estimates waits looks at its plan although nothing else happened [design]."""
+EVICTION_COOLDOWN_SECONDS = 10.0
+MOST_EVICTIONS = 2
+"""Of one request: afterwards it is waited for [design]."""
+ALL_PROMPTS = 1e9
+"""A factor between prompt lengths that puts all of them into one bucket."""
+CLASSLESS_SECONDS = 60.0
+"""The deadline that a policy without deadlines gives to every request, so that they form groups by model alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A service level.
+
+    Attributes:
+        ttft_seconds: The time to first token that it promises.
+        weight: What a request that misses it costs, relative to others.
+    """
+
+    ttft_seconds: float
+    weight: float = 1.0
+
+
+class ModelsQueue:
+    """What waits for machines that share models, and what happens at each event.
+
+    Every request that `arrive` was given ends exactly once, by `withdraw` or by `finish`. Methods that take `at` return
+    what is to be done at that moment; it must be done in the order in which it was returned.
+
+    Args:
+        policy: How the virtual queues are planned.
+        levels: The service levels by name.
+        instances: The machines.
+        lengths: What is known of answer lengths; learns from requests that finish.
+
+    Raises:
+        Refused: There is no machine.
+
+    Attributes:
+        generation: How many plans have been made; each start is stamped with it.
+    """
+
+    def __init__(
+        self, policy: Policy, levels: Mapping[str, Level], instances: Iterable[Instance], lengths: MeanLengths
+    ) -> None:
+        self.policy = policy
+        self.levels = levels
+        self.lengths = lengths
+        self.generation = 0
+        self._machines = {i.name: Virtual(i, resident=i.resident) for i in sorted(instances, key=lambda i: i.name)}
+        if not self._machines:
+            raise Refused("no machine is listed, so nothing could be served", fix="list at least one machine")
+        slots = min(virtual.instance.slots for virtual in self._machines.values())
+        mega = policy.mega_tokens if policy.mega_tokens is not None else 1 << 62
+        grouping = Grouping(policy.group_batches, {}, slots, mega_tokens=mega, token_factor=ALL_PROMPTS)
+        self._groups: Groups[Member] = Groups(grouping)
+        self._lots: dict[int, Lot] = {}
+        self._unplaced: list[Lot] = []
+        self._waiting: dict[int, Member] = {}
+        self._carriers: dict[int, Virtual] = {}
+        self._stale = False  # whether a plan must be made
+        self._planned_at = -inf
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no machine carries."""
+        return len(self._waiting)
+
+    def machines(self) -> tuple[Virtual, ...]:
+        """Return the machines by name, to be looked at only."""
+        return tuple(self._machines.values())
+
+    def arrive(self, request: Request, at: float) -> Orders:
+        """Let a request wait for its turn.
+
+        Raises:
+            Refused: No machine can hold its model, or its level is not known.
+        """
+        if not any(request.model in v.instance.speeds for v in self._machines.values()):
+            raise Refused(f"no machine can serve the model {request.model!r}", fix="add a machine that can hold it")
+        if request.level not in self.levels:
+            raise Refused(f"there is no service level {request.level!r}", fix="declare it, or ask for another one")
+        seconds = self.levels[request.level].ttft_seconds if self.policy.by_level else CLASSLESS_SECONDS
+        self._place(Member(request, request.arrived_at + seconds), at)
+        return self.step(at)
+
+    def withdraw(self, key: int) -> bool:
+        """Take a waiting request out, e.g. because its client is gone; False when it does not wait."""
+        if key not in self._waiting:
+            return False
+        self._leave(self._waiting[key])
+        return True
+
+    def finish(self, key: int, at: float, tokens: int | None = None) -> Orders:
+        """Free the place of a request that ended.
+
+        Args:
+            key: The request.
+            at: When it ended.
+            tokens: How long its answer was; None when it was cut short.
+        """
+        member = self._stop(key)
+        self._groups.remove(key)
+        if tokens is not None:
+            self.lengths.learn(member.model, member.request.level, tokens)
+        return self.step(at)
+
+    def evicted(self, key: int, at: float, produced: int) -> Orders:
+        """Take back a request that a machine has stopped; what it has produced is kept.
+
+        One that had its first token is owed the rest within the time that its level promises for a first one.
+        """
+        member = self._stop(key)
+        if produced:
+            member.produced = produced
+            member.deadline = at + self.levels[member.request.level].ttft_seconds
+        member.evictions += 1
+        self._groups.evict(key)
+        lot = self._lots[self._groups.of(key).key]
+        if lot.waiting == 1:
+            self._unplaced.append(lot)
+            self._stale = True
+        lot.count(member)
+        self._waiting[key] = member
+        return self.step(at)
+
+    def swapped(self, name: str, at: float) -> Orders:
+        """Note that a machine has made another model resident."""
+        self._machines[name].ready_at = None
+        return self.step(at)
+
+    def report(self, name: str, *, full: bool, at: float) -> Orders:
+        """Note whether a machine's KV cache is above the limit."""
+        self._machines[name].full = full
+        return self.step(at)
+
+    def step(self, at: float) -> Orders:
+        """Decide everything that is due."""
+        if self._stale or self._timer_is_due(at):
+            self._plan(at)
+        orders = Orders()
+        for virtual in sorted(self._machines.values(), key=lambda v: v.load):
+            orders = orders.then(self._serve(virtual, at))
+        return orders
+
+    def next_due(self) -> float | None:
+        """Return when `step` must be called at the latest although nothing else happened; None: never."""
+        timer = self._planned_at + TIMER_SECONDS if self.policy.on_timer and self._waiting else inf
+        due = min(timer, *(virtual.look_at for virtual in self._machines.values()))
+        return due if due < inf else None
+
+    def _timer_is_due(self, at: float) -> bool:
+        return bool(self.policy.on_timer and self._waiting and at >= self._planned_at + TIMER_SECONDS)
+
+    def _place(self, member: Member, at: float) -> None:
+        group = self._groups.place(member, at)
+        lot = self._lots.get(group.key)
+        if lot is None:
+            lot = self._lots[group.key] = Lot(group, member.model, member.request.level, member.late)
+            self._unplaced.append(lot)
+            self._stale = True
+        lot.count(member)
+        self._waiting[member.key] = member
+
+    def _leave(self, member: Member) -> Lot:
+        """Let a member that waits leave its group."""
+        lot = self._lots[self._groups.of(member.key).key]
+        self._groups.remove(member.key)
+        lot.count(member, -1)
+        del self._waiting[member.key]
+        if not len(lot.group):
+            del self._lots[lot.key]
+        return lot
+
+    def _stop(self, key: int) -> Member:
+        virtual = self._carriers.pop(key)
+        virtual.giving_way.discard(key)
+        return virtual.running.pop(key)
+
+    def _sort_out_late(self, lot: Lot, at: float) -> None:
+        """Let those who cannot be in time any more wait behind all others."""
+        bound = at + self._margin(lot)
+        if lot.late or lot.deadline >= bound:
+            return
+        for member in [m for m in lot.group.members() if m.deadline < bound and not m.produced]:
+            self._leave(member)
+            member.late = True
+            self._place(member, max(at, member.deadline))
+
+    def _margin(self, lot: Lot) -> float:
+        """How long before its deadline a request must go to a machine."""
+        if not self.policy.foresight or not lot.waiting:
+            return 0.0
+        speeds = (virtual.instance.speeds.get(lot.model) for virtual in self._machines.values())
+        return min(speed.first_token_seconds(lot.tokens / lot.waiting) for speed in speeds if speed)
+
+    def _plan(self, at: float) -> None:
+        if self.policy.late_last:
+            for lot in [lot for virtual in self._machines.values() for lot in virtual.waiting()]:
+                self._sort_out_late(lot, at)
+        placed = [list(virtual.waiting()) for virtual in self._machines.values()]
+        lots = [lot for queue in placed for lot in queue] + [lot for lot in self._unplaced if lot.waiting]
+        lots.sort(key=lambda lot: lot.key)
+        numbers = {lot.key: number for number, lot in enumerate(lots)}
+        plan: Plan = tuple(tuple(numbers[lot.key] for lot in queue) for queue in placed)
+        if lots:
+            plan = self.policy.plan(self._problem(lots, at), plan)
+        for virtual, order in zip(self._machines.values(), plan, strict=True):
+            virtual.queue = [lots[number] for number in order]
+        self._unplaced.clear()
+        self._stale = False
+        self._planned_at = at
+        self.generation += 1
+
+    def _problem(self, lots: list[Lot], at: float) -> Problem:
+        machines = tuple(self._machine(virtual, at) for virtual in self._machines.values())
+        return Problem(tuple(self._job(lot, at) for lot in lots), machines, judge_start=self.policy.judge_start)
+
+    def _job(self, lot: Lot, at: float) -> Job:
+        weight = 0.0 if lot.late else self.levels[lot.level].weight * lot.waiting
+        seconds = tuple(self._seconds(lot, virtual.instance) for virtual in self._machines.values())
+        slack = lot.deadline - at - self._margin(lot)
+        return Job(lot.key, lot.model, slack, 0.0, seconds, late_penalty=weight)
+
+    def _seconds(self, lot: Lot, instance: Instance) -> float:
+        """How long a machine is busy with those who wait."""
+        speed = instance.speeds.get(lot.model)
+        if speed is None:
+            return inf
+        mean = self.lengths.mean(lot.model, lot.level)
+        tokens = max(lot.waiting * mean - lot.produced, lot.waiting)
+        return tokens / speed.tokens_per_second + (lot.tokens + lot.produced) * speed.seconds_per_prompt_token
+
+    def _machine(self, virtual: Virtual, at: float) -> Machine:
+        busy = max(virtual.ready_at - at, 0.0) if virtual.ready_at is not None else 0.0
+        return Machine(virtual.instance.name, virtual.resident, virtual.instance.swap_seconds, busy)
+
+    def _serve(self, virtual: Virtual, at: float) -> Orders:
+        """Let a machine take what its queue offers, or change its model for it."""
+        starts: list[Start] = []
+        virtual.look_at = inf
+        while virtual.ready_at is None and (lot := self._next_lot(virtual)) is not None:
+            if lot.model != virtual.resident:
+                return Orders(tuple(starts)) if starts else self._change(virtual, lot, at)
+            if not virtual.has_room or (self.policy.static_batches and virtual.running):
+                break
+            starts += self._pull(virtual, lot, at)
+        return Orders(tuple(starts))
+
+    def _next_lot(self, virtual: Virtual) -> Lot | None:
+        """What a machine serves next: the head of its queue, or one that is more urgent on a machine like it."""
+        head = virtual.head()
+        if not self.policy.balances or (head is not None and head.model != virtual.resident):
+            return head
+        heads = [other for v in self._machines.values() if v is not virtual and (other := v.head())]
+        mine = [head] if head is not None else []
+        same = mine + [other for other in heads if other.model == virtual.resident]
+        return min(same, key=lambda lot: (lot.late, lot.deadline), default=None)
+
+    def _pull(self, virtual: Virtual, lot: Lot, at: float) -> Iterator[Start]:
+        """Start the next request of a lot; a whole batch where batches are static."""
+        for _ in range(virtual.instance.slots if self.policy.static_batches else 1):
+            if self.policy.late_last:
+                self._sort_out_late(lot, at)
+            first = lot.group.first()
+            if first is None or not virtual.has_room:
+                return
+            member = self._groups.start(first.key)
+            lot.count(member, -1)
+            del self._waiting[member.key]
+            member.started_at = at
+            virtual.running[member.key] = member
+            self._carriers[member.key] = virtual
+            yield Start(member.request, virtual.instance.name, member.produced, self.generation)
+
+    def _change(self, virtual: Virtual, lot: Lot, at: float) -> Orders:
+        """Bring a machine to another model: let it drain, or evict what it carries, then swap."""
+        if not virtual.running:
+            virtual.resident = lot.model
+            virtual.ready_at = at + virtual.instance.swap_seconds[lot.model]
+            return Orders(swaps=(Swap(virtual.instance.name, lot.model),))
+        if virtual.giving_way or not self.policy.evicts:
+            return Orders()
+        allowed_at = self._evictable_at(virtual, lot)
+        if at < allowed_at:
+            virtual.look_at = allowed_at
+            return Orders()
+        virtual.stopped_at = at
+        virtual.giving_way.update(virtual.running)
+        return Orders(evictions=tuple(Evict(key, virtual.instance.name) for key in virtual.running))
+
+    def _evictable_at(self, virtual: Virtual, lot: Lot) -> float:
+        """When a machine's requests may be evicted for a lot of another model; infinite where they are waited for.
+
+        Not before all have their first token, not again within the cooldown, and not while draining leaves the lot
+        enough time.
+        """
+        if any(member.evictions >= MOST_EVICTIONS for member in virtual.running.values()):
+            return inf
+        assert virtual.resident is not None, "what runs has a model"
+        speed = virtual.instance.speeds[virtual.resident]
+        begun = max(m.started_at + speed.first_token_seconds(m.input_tokens) for m in virtual.running.values())
+        return max(begun, virtual.stopped_at + EVICTION_COOLDOWN_SECONDS, self._drained_at(virtual, lot))
+
+    def _drained_at(self, virtual: Virtual, lot: Lot) -> float:
+        return -inf
