@@ -1,6 +1,8 @@
 """`trimtab lab`: experiments on the calibrated simulator."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from trimtab.sim.report.terminal import part_view
 from trimtab.workload.catalog import DATA_VARIABLE
 
 INTERRUPTED = 130
+CONNECT_SECONDS = 10
 
 ATTACHED: Final[dict[str, tuple[str, str]]] = {
     "calibrate": ("trimtab.cli.calibrate:calibrate", "Hold the simulator against measured engines"),
@@ -161,14 +164,28 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _backend(workers: int | None, dask: str | None) -> Any:
-    """Return the joblib configuration for a sweep: processes of this machine, or a Dask cluster."""
+@contextmanager
+def _backend(workers: int | None, dask: str | None) -> Iterator[None]:
+    """Let sweeps run in processes of this machine, or on a Dask cluster."""
     if dask is None:
-        return joblib.parallel_config(backend="loky", n_jobs=workers or os.cpu_count() or 1)
-    from distributed import Client  # noqa: PLC0415 - optional, and slow to import
+        with joblib.parallel_config(backend="loky", n_jobs=workers or os.cpu_count() or 1):
+            yield
+        return
+    with _client(dask), joblib.parallel_config(backend="dask", n_jobs=workers or -1):
+        yield
 
-    Client(dask)  # type: ignore[no-untyped-call]
-    return joblib.parallel_config(backend="dask", n_jobs=workers or -1)
+
+def _client(address: str) -> Any:
+    try:
+        from distributed import Client  # noqa: PLC0415 - optional, and slow to import
+    except ModuleNotFoundError as error:
+        fix = "pip install 'dask[distributed]', here and where the workers are"
+        raise Problem("--dask needs the Python package distributed", fix=fix) from error
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        fix = "start one with `dask scheduler`, or correct the address"
+        raise Problem(f"no Dask scheduler answers at {address}", fix=fix) from error
 
 
 def _show(result: Result, folder: Path, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from warnings import catch_warnings, simplefilter
 
 from joblib import Parallel, delayed
 
@@ -85,4 +86,6 @@ def sweep(tasks: Sequence[Task]) -> Iterator[Outcome]:
                 raise Problem(what, fix=fix)
             yield outcome
     finally:
-        outcomes.close()
+        with catch_warnings():
+            simplefilter("ignore", UserWarning)  # that some results are not used: that is what giving up means
+            outcomes.close()

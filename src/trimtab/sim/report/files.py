@@ -9,6 +9,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from trimtab.sim.experiment import Cell, Part
 from trimtab.sim.findings import Finding, Line, Record, Table
 from trimtab.sim.statistics import CONFIDENCE, Estimate
@@ -72,9 +74,9 @@ def _csv(header: Sequence[str], lines: Iterable[Sequence[Cell]]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    if isinstance(cell, bool):
+    if isinstance(cell, bool | np.bool_):
         return "true" if cell else "false"
-    if isinstance(cell, int | str):  # numpy's numbers are written as Python's
+    if isinstance(cell, int | str | np.integer):
         return str(cell)
     return "" if cell is None else repr(float(cell))
 
@@ -91,7 +93,9 @@ def _plain(value: Any) -> Any:
         return [_plain(inner) for inner in value]
     if isinstance(value, bool | str) or value is None:
         return value
-    if isinstance(value, int):
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
         return int(value)
     return float(value) if isfinite(value) else None
 
