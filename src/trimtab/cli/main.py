@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
     "lab": ("trimtab.cli.lab:lab", "Run experiments on the calibrated simulator, and hold it against measurements"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
+    "profile": ("trimtab.cli.profile:profile", "Measure an OpenAI-compatible engine and write a profile of it"),
     "explain": ("trimtab.cli.explain:explain", "Show the last decisions about an object, why, and what happened since"),
     "approve": ("trimtab.cli.approve:approve", "Let proposals of an object be carried out"),
     "resume": ("trimtab.cli.resume:resume", "Take a contested knob back"),

@@ -1,0 +1,143 @@
+"""The phases of a measurement, one after the other, each for its share of the time that is left."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+import numpy as np
+
+from trimtab.sim.profiling.load import IDLE_ANSWER, SHORT, WINDOW, Limits
+from trimtab.sim.profiling.rows import longest_together
+from trimtab.sim.profiling.target import Ask, Seen, Target
+
+Progress = Callable[[str, float, float, str], None]
+"""Is told the phase, its seconds so far and in all, and what is going on."""
+
+_IDLE_SHARE: Final = 0.25  # of all the time
+_TOGETHER_SHARE: Final = 0.45  # of what is left after that, and so on
+_INTERRUPTED_SHARE: Final = 0.35
+_LEAST_ROUNDS: Final = 2
+_MOST_ROUNDS: Final = 16
+_PATIENCE: Final = 2.0  # a phase that has not had its rounds may take this many times its share
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What was seen.
+
+    Attributes:
+        idle: Requests that were alone.
+        bursts: Equal requests that were sent at once.
+        interrupted: Requests that went on while prompts came, those last in each list, and how many they were.
+        sequences: The most that decoded at once.
+        sequences_bounded: Whether more were there to decode, so that this is the engine's own limit.
+    """
+
+    idle: list[Seen] = field(default_factory=list)
+    bursts: list[list[Seen]] = field(default_factory=list)
+    interrupted: list[tuple[list[Seen], list[Seen]]] = field(default_factory=list)
+    sequences: int = 1
+    sequences_bounded: bool = False
+
+
+class Measuring:
+    """Puts load on a target for a given time.
+
+    Args:
+        target: What is measured.
+        limits: What it can take.
+        rng: For orders and lengths.
+        progress: Is told how far it is.
+    """
+
+    def __init__(self, target: Target, limits: Limits, rng: np.random.Generator, progress: Progress) -> None:
+        self.seen = Measurements()
+        self._target = target
+        self._limits = limits
+        self._rng = rng
+        self._progress = progress
+        self._ends_at = target.clock() + limits.seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the time is over."""
+        return max(0.0, self._ends_at - self._target.clock())
+
+    async def before_saturation(self) -> Measurements:
+        """Run every phase that is fitted."""
+        await self._idle()
+        await self._together()
+        await self._interrupted()
+        return self.seen
+
+    async def saturated(self, asks: Sequence[Ask], clients: int) -> list[Seen]:
+        """Let so many clients send until the time is over."""
+        seconds = self.seconds_left
+        self._progress("saturated", 0.0, seconds, f"{clients} clients")
+        return await self._target.serve(asks, clients, seconds)
+
+    def _rounds(self, phase: str, seconds: float) -> Iterator[int]:
+        """Rounds until the time is over, and at least two unless that takes far too long."""
+        began = self._target.clock()
+        for number in range(_MOST_ROUNDS):
+            elapsed = self._target.clock() - began
+            if elapsed > seconds * (_PATIENCE if 0 < number < _LEAST_ROUNDS else 1.0):
+                break
+            self._progress(phase, elapsed, seconds, f"round {number + 1}")
+            yield number
+        self._progress(phase, seconds, seconds, "")
+
+    async def _idle(self) -> None:
+        lengths = self._limits.prompt_lengths()
+        seconds = self._limits.seconds * _IDLE_SHARE
+        for _ in self._rounds("idle", seconds):
+            for length in self._rng.permutation(lengths):
+                self.seen.idle += await self._target.serve([Ask(int(length), IDLE_ANSWER)], 1, inf)
+
+    async def _together(self) -> None:
+        levels = self._limits.levels()
+        seconds = self.seconds_left * _TOGETHER_SHARE
+        for number in self._rounds("together", seconds):
+            for level in levels if number == 0 else self._rng.permutation(levels):
+                await self._bursts(int(level), seconds)
+                if self.seen.sequences_bounded and number == 0:
+                    break
+            levels = self._levels_within(levels)
+
+    def _levels_within(self, levels: list[int]) -> list[int]:
+        """Without those above the engine's own limit, which itself and a half of which are tried instead."""
+        if not self.seen.sequences_bounded:
+            return levels
+        limit = self.seen.sequences
+        return sorted({2, max(2, limit // 2), limit} | {level for level in levels if level < limit})
+
+    async def _bursts(self, clients: int, seconds: float) -> None:
+        for asks in self._limits.bursts(clients):
+            if self._expected_seconds(asks) > seconds / 4:
+                continue
+            seen = await self._target.serve(asks, clients, inf)
+            self.seen.bursts.append(seen)
+            together = longest_together(seen).sequences
+            self.seen.sequences = max(self.seen.sequences, together)
+            short = asks[0].prompt_tokens <= SHORT
+            if short and together < clients and len(seen) == clients:
+                self.seen.sequences_bounded = True
+
+    def _expected_seconds(self, asks: Sequence[Ask]) -> float:
+        """A rough guess from the idle requests: prompts one after the other, answers at twice the time."""
+        prefill = min(seen.ttft / seen.prompt_tokens for seen in self.seen.idle)
+        gap = float(np.median([seen.time_between_tokens or 0.0 for seen in self.seen.idle]))
+        return sum(ask.prompt_tokens for ask in asks) * prefill + 2 * gap * asks[0].output_tokens
+
+    async def _interrupted(self) -> None:
+        if self.seen.sequences < 2:  # noqa: PLR2004 - one more than the prompt needs another
+            return
+        lengths = self._limits.prompt_lengths()
+        seconds = self.seconds_left * _INTERRUPTED_SHARE
+        for _ in self._rounds("interrupted", seconds):
+            order = [int(length) for length in self._rng.permutation(lengths)]
+            asks, others = self._limits.interruption(self.seen.sequences, order)
+            seen = await self._target.serve(asks, others + 1, inf)
+            background = [each for each in seen if each.output_tokens > WINDOW]
+            self.seen.interrupted.append((background, [each for each in seen if each.output_tokens <= 2]))  # noqa: PLR2004
