@@ -11,9 +11,9 @@ launching kernels, scheduling. Reading the weights and computing with them overl
 counts, and near the point where they meet a little more. The form is linear in C, so that a run of equal iterations
 has a closed sum.
 
-Two things that some engines do can be told too. An iteration with prompt tokens takes at least `mixed_floor`, because
-its kernels are launched one by one where those of decodes alone are replayed as one graph. And with more than
-`split_decodes` sequences the attention of a sequence is no longer shared out among processors, so that the term in C
+Two things that some engines do can be told too. An iteration with prompt tokens costs `mixed` more, and takes at least
+`mixed_floor`, because its kernels are launched one by one where those of decodes alone are replayed as one graph. And
+with more than `split_decodes` sequences the attention of a sequence is no longer shared out among processors, so that the term in C
 becomes `unsplit_context_token * C + per_longest_token * L`, L being the longest context among the D sequences.
 """
 
@@ -38,6 +38,7 @@ class IterationCost:
     Attributes:
         weights: To read the weights once; 0 where `base` holds it, as if it did not overlap with arithmetic.
         arithmetic: To compute with the weights, per token processed, if reading them took no time.
+        mixed: What an iteration with prompt tokens costs more.
         mixed_floor: The least that an iteration with prompt tokens takes.
         split_decodes: Most decoding sequences whose attention is shared out among processors; 0 for no such limit.
         unsplit_context_token: Beyond it, what takes the place of `per_context_token`.
@@ -51,6 +52,7 @@ class IterationCost:
     per_attention_pair: float
     weights: float = 0.0
     arithmetic: float = 0.0
+    mixed: float = 0.0
     mixed_floor: float = 0.0
     split_decodes: float = 0.0
     unsplit_context_token: float = 0.0
@@ -77,7 +79,7 @@ class IterationCost:
             seconds += self.unsplit_context_token * context_tokens + self.per_longest_token * longest_context
         else:
             seconds += self.per_context_token * context_tokens
-        return max(seconds, self.mixed_floor) if prefill_tokens else seconds
+        return max(seconds + self.mixed, self.mixed_floor) if prefill_tokens else seconds
 
     def growth(self, decodes: int) -> float:
         """By how much an iteration of decodes takes longer than the one before: each context has a token more."""

@@ -64,7 +64,7 @@ def random_world(seed: int) -> World:
     )
     cost = IterationCost(0.01, 1e-4, 1e-5, random.choice([0.0, 1e-6, 1e-4]), 1e-8)
     if seed % 3 == 0:
-        cost = replace(cost, mixed_floor=0.02, split_decodes=2, unsplit_context_token=5e-7, per_longest_token=1e-5)
+        cost = replace(cost, mixed=0.003, mixed_floor=0.02, split_decodes=2, unsplit_context_token=5e-7, per_longest_token=1e-5)
     span = random.choice([0.1, 1.0, 10.0])
     adapters = random.random() < 0.2
     clients = [a_client(random, longest, span, adapters=adapters) for _ in range(random.randint(1, 40))]
