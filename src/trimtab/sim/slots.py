@@ -160,8 +160,9 @@ def serve(
     durations: list[float] = seconds.tolist()
     began = np.empty(len(durations))
     free_at = [-inf] * slots
+    at = -inf
     for _ in durations:
-        at = line.look(heappop(free_at))
+        at = line.look(max(at, heappop(free_at)))  # a slot may have been free before those who wait came
         job = line.take(at)
         began[job] = at
         heappush(free_at, at + durations[job])

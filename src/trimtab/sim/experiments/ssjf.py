@@ -14,6 +14,7 @@ import numpy as np
 from trimtab.decide.queueing import fcfs
 from trimtab.decide.queueing.lengths import BINS
 from trimtab.decide.queueing.line import Order
+from trimtab.decide.queueing.rank import kendall_tau
 from trimtab.decide.queueing.ssjf import AGING_FACTOR, Guard, ServiceTime, SsjfOrder
 from trimtab.model.problem import Problem
 from trimtab.sim.experiment import Cell, Claim, Metric, Part, Plot, Row, Setting
@@ -230,14 +231,8 @@ def _by_prediction(jobs: Jobs, slots: int, predictions: Mapping[str, Floats]) ->
     rows = _rows(served)
     rows[0]["tau"] = None
     for row, predicted in zip(rows[1:], predictions.values(), strict=True):
-        row["tau"] = _tau(jobs.lengths, predicted)
+        row["tau"] = kendall_tau(predicted, jobs.lengths)
     return rows
-
-
-def _tau(lengths: Floats, predicted: Floats) -> float:
-    """Return (concordant - discordant) / all pairs; ties count 0."""
-    signs = np.sign(np.subtract.outer(lengths, lengths)) * np.sign(np.subtract.outer(predicted, predicted))
-    return float(signs.sum() / (len(lengths) * (len(lengths) - 1)))
 
 
 # --- published predictions ------------------------------------------------------------------------------------------
@@ -291,7 +286,6 @@ _TTFT99 = Metric("ttft_p99", "p99 time to first token", "s", relative=True)
 _QUEUED = Metric("queued", "waited in front", "%")
 _RATE = Metric("rate", "served per second", "1/s", better="higher", relative=True)
 _ENGINE_PILOT_SEEDS = 5
-_RANKED = 1000  # requests that the ranking quality is taken of: it looks at all pairs
 
 
 def run_engine(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
@@ -345,7 +339,7 @@ def _on_engine(seed: int, setting: Setting, data: Path | None, orders: Mapping[s
     rows = []
     for policy, order, known in _orders(orders, service, predicted, answers):
         ledger = run_pool(case.engine, requests, None if known is None else known.tolist(), order)
-        tau = None if known is None else _tau(answers[:_RANKED], known[:_RANKED])
+        tau = None if known is None else kendall_tau(known, answers)
         rows.append({"policy": policy, **_engine_figures(ledger, warm), "tau": tau})
     return rows
 
@@ -440,7 +434,7 @@ def _main_figures(rows: Sequence[tuple[float, int, tuple[float, ...], tuple[floa
 
 _ALL_JOBS = "The specification's figures are over all jobs, so they stand beside the mean of all of them."
 _STEADY_MEAN = Metric("steady_mean", "mean after warm-up", "s", relative=True)
-_FULL = (_MEAN, _MEDIAN, _P99, _LONGEST, _EARLY, _WHOLE)
+_FULL = (_MEAN, _P99, _EARLY, _WHOLE)
 
 
 def _main_parts() -> list[Part]:
@@ -480,7 +474,7 @@ def _main_parts() -> list[Part]:
         f"out of one of the means. {_ALL_JOBS} Percentiles are of all jobs too.",
         steady,
         run_steady,
-        (_MEAN, _STEADY_MEAN, *_FULL[1:]),
+        (_MEAN, _STEADY_MEAN, _MEDIAN, _P99, _LONGEST),
         baseline=FCFS,
         seeds=100,
         claims=(
@@ -671,7 +665,7 @@ def _starvation_parts() -> list[Part]:
             expected[name, SWEPT, "mean"] = mean / _FCFS_MEAN - 1
             expected[name, SWEPT, "longest"] = longest / _FCFS_LONGEST - 1
     ten = tuple(setting.name for setting in settings if setting.values["aging_factor"] == AGING_FACTOR)
-    metrics = (_MEAN, _MEDIAN, _P99, _LONGEST)
+    metrics = (_MEAN, _P99, _LONGEST)
     return [
         Part(
             "aging",
