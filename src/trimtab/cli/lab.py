@@ -66,20 +66,25 @@ def list_experiments(output_format: str) -> None:
     if output_format == "json":
         click.echo(to_json({"experiments": [_listed(experiment) for experiment in known]}), nl=False)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "part", "title", "needs data", "seeds", "rough time"):
-        table.add_column(column, justify="right" if column in ("seeds", "rough time") else "left")
+    console = Console(highlight=False)
     for experiment in known:
-        parts = experiment.parts()
-        table.add_row(
-            f"[bold]{experiment.name}[/]", "", f"[bold]{experiment.title}[/]", "", "", _minutes_of(experiment)
-        )
-        for part in parts:
-            seeds = str(part.seeds or experiment.seeds)
-            table.add_row("", part.name, part.title, ", ".join(part.needs), seeds, _minutes(_seconds(experiment, part)))
-        table.add_section()
-    Console().print(table)
-    click.echo("Run one with `trimtab lab run NAME`; rough times are for one core.")
+        rough = _minutes_of(experiment)
+        console.print(f"[bold]{experiment.name}[/]  {experiment.title}  [dim]({rough} on one core)[/]")
+        console.print(_parts_table(experiment))
+    click.echo("Run one with `trimtab lab run NAME`, a part of it with `--part PART`.")
+
+
+def _parts_table(experiment: Experiment) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("part", no_wrap=True)
+    table.add_column("title")
+    table.add_column("needs data")
+    table.add_column("seeds", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    for part in experiment.parts():
+        seeds = str(part.seeds or experiment.seeds)
+        table.add_row(part.name, part.title, ", ".join(part.needs), seeds, _minutes(_seconds(experiment, part)))
+    return table
 
 
 def _listed(experiment: Experiment) -> dict[str, Any]:
@@ -195,7 +200,7 @@ def _show(result: Result, folder: Path, *, as_json: bool) -> None:
     console = Console(highlight=False)
     for part in result.parts:
         if part.table:
-            console.print(part_view(part.table), "")
+            console.print(part_view(part.table, console.width), "")
         else:
             console.print(f"[yellow]not run:[/] {part.part.name}: {part.skipped}\n")
     if result.interrupted:

@@ -167,6 +167,7 @@ def test_lone_numbers_are_short(value: Any, text: Any) -> None:
         (Estimate(5, 23.1234, 22.7, 23.54), "23.12 ± 0.42"),
         (Estimate(5, 23.1234, 13.1, 33.1), "23 ± 10"),
         (Estimate(5, 100, 100, 100), "100 ± 0"),
+        (Estimate(5, 1.0, 1 - 1e-16, 1 + 1e-15), "1 ± 0"),
         (Estimate(1, 23.1234, math.nan, math.nan), "23.1"),
         (Estimate(0, math.nan, math.nan, math.nan), "\u2013"),
     ],
@@ -185,7 +186,7 @@ def test_differences_are_signed_and_in_percent_or_points() -> None:
 
 def test_the_terminal_shows_units_marks_and_verdicts() -> None:
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(part_view(TABLE))
+    console.print(part_view(TABLE, 200))
     text = console.export_text()
     for wanted in (
         "Mean completion time [s]",
@@ -196,6 +197,15 @@ def test_the_terminal_shows_units_marks_and_verdicts() -> None:
         "refuted: Slow is faster",
     ):
         assert wanted in text
+
+
+def test_a_narrow_terminal_names_the_metrics_that_do_not_fit() -> None:
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(part_view(TABLE, 60))
+    text = console.export_text()
+    assert "also measured, see the report: Attainment" in text
+    assert "Mean completion time" in text
+    assert "…" not in text
 
 
 def test_every_plot_is_a_png_and_the_same_each_time() -> None:

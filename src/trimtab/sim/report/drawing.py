@@ -1,7 +1,7 @@
 """The pictures of a part: a metric over a setting, or the differences to the baseline where nothing is said."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ _MOST_PANELS = 3
 _MOST_TICKS = 9
 _CLOSE = 0.12  # ticks nearer than this part of the axis would print over each other
 _ROW_HEIGHT = 0.2
+_ASIDE = 0.008  # of the axis, between the points of one policy and the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def draw_part(table: Table) -> list[Picture]:
 
 
 def _caption(part: Part, plot: Plot) -> str:
-    what = f"Difference of {plot.y_title} to {part.baseline}" if plot.difference else plot.y_title
+    said = part.baseline is not None and part.baseline in plot.y_title
+    what = f"Difference to {part.baseline} in {plot.y_title}" if plot.difference and not said else plot.y_title
     panels = f", one panel for each {plot.panel}" if plot.panel else ""
     text = f"{what} over {plot.x_title}{panels}. Bars are 95 % intervals over seeds."
     if plot.difference or part.baseline is None:
@@ -87,6 +89,8 @@ def _plot(table: Table, plot: Plot) -> bytes:
 
 
 def _y_title(part: Part, plot: Plot, metric: Metric) -> str:
+    if plot.difference and part.baseline is not None and part.baseline in plot.y_title:
+        return f"{plot.y_title} [{difference_scale(metric)[1]}]"
     if not plot.difference:
         return plot.y_title if "[" in plot.y_title or not metric.unit else f"{plot.y_title} [{metric.unit}]"
     return f"{plot.y_title},\ndifference to {part.baseline} [{difference_scale(metric)[1]}]"
@@ -94,6 +98,7 @@ def _y_title(part: Part, plot: Plot, metric: Metric) -> str:
 
 def _lines(axes: "Axes", table: Table, plot: Plot, metric: Metric, settings: Sequence[Setting]) -> None:
     places = _places([setting.values[plot.x] for setting in settings])
+    shift = _shifter(places, len(table.policies), logarithmic=plot.logarithmic)
     for number, policy in enumerate(table.policies):
         found = [table.line(setting.name, policy, metric.name) for setting in settings]
         pairs = [(place, line) for place, line in zip(places, found, strict=True) if line]
@@ -110,6 +115,16 @@ def _lines(axes: "Axes", table: Table, plot: Plot, metric: Metric, settings: Seq
     low, high = axes.get_ylim()
     if not plot.difference and 0 < low < 0.6 * high:
         axes.set_ylim(bottom=0)
+
+
+def _shifter(places: Sequence[float], count: int, *, logarithmic: bool) -> Callable[[float, int], float]:
+    """Return what moves each policy's points a little aside, so that equal ones do not hide each other."""
+    low, high = min(places), max(places)
+    if logarithmic and low > 0:
+        factor = (high / low) ** _ASIDE
+        return lambda place, number: float(place * factor ** (number - (count - 1) / 2))
+    step = _ASIDE * (high - low)
+    return lambda place, number: place + step * (number - (count - 1) / 2)
 
 
 def _shown(line: Line, metric: Metric, *, difference: bool) -> Estimate | None:

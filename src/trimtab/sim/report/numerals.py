@@ -3,17 +3,18 @@
 from math import floor, isfinite, log10
 
 from trimtab.sim.experiment import Metric
-from trimtab.sim.findings import Line
+from trimtab.sim.findings import Finding, Line
 from trimtab.sim.statistics import Estimate
 
 DASH = "\u2013"
 _MOST_DECIMALS = 6
+_ROUNDING_ERROR = 1e-9
 _POINTS = "points"
 
 
 def decimals(scale: float, digits: int = 2) -> int:
     """Return how many decimals show `digits` significant digits of a number of this size."""
-    if not isfinite(scale) or scale == 0:
+    if not isfinite(scale) or abs(scale) < _ROUNDING_ERROR:
         return 0
     return min(_MOST_DECIMALS, max(0, digits - 1 - floor(log10(abs(scale)))))
 
@@ -47,10 +48,9 @@ def value_text(estimate: Estimate) -> str:
     if not estimate.known:
         return short(estimate.mean) if estimate.n else DASH
     reach = (estimate.high - estimate.low) / 2
-    places = decimals(reach) if reach > 0 else decimals(estimate.mean, 3)
-    if reach == 0 and estimate.mean == int(estimate.mean):
-        return f"{plain(estimate.mean, 0)} ± 0"
-    return f"{plain(estimate.mean, places)} ± {plain(reach, places)}"
+    if reach < _ROUNDING_ERROR:
+        return f"{short(estimate.mean)} ± 0"
+    return f"{plain(estimate.mean, decimals(reach))} ± {plain(reach, decimals(reach))}"
 
 
 def difference_text(estimate: Estimate, metric: Metric) -> str:
@@ -59,7 +59,8 @@ def difference_text(estimate: Estimate, metric: Metric) -> str:
         return DASH
     factor, unit = difference_scale(metric)
     mean, low, high = (factor * value for value in (estimate.mean, estimate.low, estimate.high))
-    places = decimals((high - low) / 2) if estimate.known and high > low else decimals(mean, 3)
+    reach = (high - low) / 2 if estimate.known else 0.0
+    places = decimals(reach) if reach > _ROUNDING_ERROR else decimals(mean, 3)
     places = min(places, 2) if metric.relative else places
     text = f"{signed(mean, places)}{unit and ' ' + unit}"
     return f"{text} [{signed(low, places)}, {signed(high, places)}]" if low == low else text  # noqa: PLR0124 - NaN
@@ -79,6 +80,15 @@ def expected_text(line: Line) -> str:
     if line.metric.relative and line.difference is not None:
         return f"{signed(100 * line.expected, decimals(100 * line.expected, 3))} %"
     return short(line.expected)
+
+
+def margin_text(finding: Finding) -> str:
+    """Write what a claim allows, where it allows something: `, allowed to be 100 % worse`."""
+    margin, metric = finding.claim.margin, finding.metric
+    if not margin:
+        return ""
+    factor, unit = difference_scale(metric)
+    return f", allowed to be {short(factor * margin)}{unit and ' ' + unit} worse"
 
 
 def heading(metric: Metric) -> str:

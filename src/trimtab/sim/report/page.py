@@ -13,7 +13,7 @@ from trimtab.sim.experiment import Claim
 from trimtab.sim.findings import Finding, Line, Table, Verdict
 from trimtab.sim.lab import Order, PartResult, Result
 from trimtab.sim.report.drawing import Picture
-from trimtab.sim.report.numerals import difference_text, expected_text, heading, short, sign, value_text
+from trimtab.sim.report.numerals import difference_text, expected_text, heading, margin_text, short, sign, value_text
 from trimtab.sim.report.sources import Source
 
 VERDICT_MARKS = {Verdict.HOLDS: "✓", Verdict.NOT_SHOWN: "·", Verdict.REFUTED: "✗"}
@@ -56,7 +56,7 @@ def render(result: Result, pictures: Mapping[str, Sequence[Picture]], sources: S
         lstrip_blocks=True,
     )
     environment.filters.update(
-        paragraphs=paragraphs, inline=inline, value=value_text, heading=heading, expected=expected_text, sign=sign,
+        paragraphs=paragraphs, inline=inline, value=value_text, heading=heading, expected=expected_text, sign=sign, allowed=margin_text,
         number=_cell, percentage=_p, words=words,
     )  # fmt: skip
     environment.globals["difference"] = difference_text
@@ -92,9 +92,14 @@ def command(order: Order) -> str:
     return " ".join(words_)
 
 
-def paragraphs(text: str) -> list[str]:
-    """Cut a text at its empty lines."""
-    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+def paragraphs(text: str) -> list[Markup]:
+    """Cut a text at its empty lines; what stands between backticks is code."""
+    return [_coded(" ".join(part.split())) for part in text.split("\n\n") if part.strip()]
+
+
+def _coded(text: str) -> Markup:
+    pieces = [Markup("<code>{}</code>").format(piece) if n % 2 else piece for n, piece in enumerate(text.split("`"))]
+    return Markup("").join(pieces)
 
 
 def inline(picture: Picture) -> Markup:
