@@ -103,7 +103,9 @@ def _lines(axes: "Axes", table: Table, plot: Plot, metric: Metric, settings: Seq
         found = [table.line(setting.name, policy, metric.name) for setting in settings]
         pairs = [(place, line) for place, line in zip(places, found, strict=True) if line]
         points = [
-            (place, shown) for place, line in pairs if (shown := _shown(line, metric, difference=plot.difference))
+            (shift(place, number), shown)
+            for place, line in pairs
+            if (shown := _shown(line, metric, difference=plot.difference))
         ]
         points.sort(key=lambda pair: pair[0])
         if points:

@@ -56,8 +56,8 @@ def render(result: Result, pictures: Mapping[str, Sequence[Picture]], sources: S
         lstrip_blocks=True,
     )
     environment.filters.update(
-        paragraphs=paragraphs, inline=inline, value=value_text, heading=heading, expected=expected_text, sign=sign, allowed=margin_text,
-        number=_cell, percentage=_p, words=words,
+        paragraphs=paragraphs, inline=inline, value=value_text, heading=heading, expected=expected_text, sign=sign,
+        allowed=margin_text, number=_cell, percentage=_p, words=words,
     )  # fmt: skip
     environment.globals["difference"] = difference_text
     tables = [part.table for part in result.parts if part.table]
