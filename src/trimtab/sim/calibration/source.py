@@ -5,7 +5,7 @@ the serving physics, and says which runs do not judge the physics and why. Nothi
 a problem that the report names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,14 @@ class Latency:
         if self.output_tokens <= 1:
             return None
         return (self.e2e - self.ttft) / (self.output_tokens - 1)
+
+
+METRICS: Mapping[str, Callable[[Latency], float | None]] = {
+    "ttft": lambda latency: latency.ttft,
+    "time_between_tokens": lambda latency: latency.time_between_tokens,
+    "e2e": lambda latency: latency.e2e,
+}
+"""What is compared, each in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +93,15 @@ class Findings:
         runs: In the order of their names.
         problems: One sentence for everything that is missing or malformed, with file, row, field and what to do.
         profiles: Profiles fitted on this data; empty unless that was asked for.
+        files: Other files that the fit made, by name, to be kept with the profiles.
+        notes: What else the reader should know, in sentences.
     """
 
     runs: tuple[Run, ...] = ()
     problems: tuple[str, ...] = ()
-    profiles: tuple[Profile, ...] = field(default=())
+    profiles: tuple[Profile, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Source(Protocol):

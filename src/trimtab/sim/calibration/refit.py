@@ -1,0 +1,223 @@
+"""Fits everything that ships to a folder of data sets: speeds of accelerators, and profiles of models.
+
+`trimtab lab calibrate --data DIR --fit --out OUT` writes the files, as they are in the package.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import yaml
+
+from trimtab.sim.calibration.fitting import (
+    Sample,
+    engine_of,
+    fingerprint,
+    first_guess,
+    fit_accelerator,
+    tune,
+)
+from trimtab.sim.calibration.recorded import RecordedRun
+from trimtab.sim.calibration.replay import Engine, replay
+from trimtab.sim.calibration.source import METRICS
+from trimtab.sim.calibration.tables import DecodeStep, read_decode_steps, read_kernels, read_messages
+from trimtab.sim.hardware import Accelerator, Architecture, Fitted, architecture_of, cost_of, kv_blocks_of
+from trimtab.sim.profile import Errors, OutputLength, Profile, SleepCost
+from trimtab.workload.fault import TraceError
+
+_SOURCE: Final = (
+    "Replay through the serving physics of vLLM 0.11 request spans (inference-sim/inference-sim, eval/ground_truth,"
+    " Apache-2.0 license), with median inter-token latencies of other models (ml-energy/leaderboard, Apache-2.0), near"
+    " speeds of kernels measured alone (microsoft/vidur, MIT)."
+)
+_OTHER: Final = (
+    " Sleep and wake are taken as copying the weights at 20 GB/s, and as loading them at 1 GB/s after level 2; answer"
+    " lengths are the median (129 tokens) and spread of the Azure 2023 conversation trace: neither was fitted here."
+)
+_CHAT_LENGTHS: Final = OutputLength(median_tokens=129, log_sigma=0.86)
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """What a fit made.
+
+    Attributes:
+        accelerators: By the names in the runs' settings.
+        profiles: Of the models of the runs.
+        files: The same for the package, by name.
+        problems: What was missing.
+        notes: What the fit says about itself.
+    """
+
+    accelerators: dict[str, Fitted | None]
+    profiles: tuple[Profile, ...]
+    files: Mapping[str, str]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def refit(data: Path, runs: Sequence[RecordedRun]) -> Refit:
+    """Fit to the runs, and to what tables there are beside them."""
+    samples = [Sample.of(run, model) for run in runs if (model := architecture_of(run.setup.model)) is not None]
+    accelerators: dict[str, Fitted | None] = {}
+    profiles: list[Profile] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    for name in sorted({sample.run.setup.accelerator for sample in samples}):
+        mine = [sample for sample in samples if sample.run.setup.accelerator == name]
+        guess, steps, missing = _tables(data, name)
+        problems += missing
+        made = _accelerator(mine, steps, guess)
+        tuned = list(_profiles(mine, made))
+        accelerators[name] = replace(made, tuned=tuple(profile.name for profile in tuned))
+        profiles += tuned
+        notes += _halves(mine, steps, guess)
+    files = {f"accelerators/{name}.yaml": render_accelerator(fitted) for name, fitted in accelerators.items() if fitted}
+    return Refit(accelerators, tuple(profiles), files, tuple(problems), tuple(notes))
+
+
+def _tables(data: Path, name: str) -> tuple[Accelerator, list[DecodeStep], list[str]]:
+    """What is known of an accelerator besides runs, and what is not."""
+    try:
+        kernels, messages = read_kernels(data, name), read_messages(data, name)
+        steps = read_decode_steps(data, name)
+    except TraceError as error:
+        return replace(first_guess(None, {}), name=name), [], [str(error)]
+    missing = []
+    if kernels is None:
+        missing.append(f"No table of kernels of {name} in {data}: their speeds are guesses near which the fit stays.")
+    if not messages:
+        missing.append(f"No table of all-reduces of {name} in {data}: their cost is a guess.")
+    if not steps:
+        missing.append(
+            f"No table of decode steps of {name} in {data}: what several devices cost each other is a guess."
+        )
+    return replace(first_guess(kernels, messages), name=name), steps, missing
+
+
+def _accelerator(samples: Sequence[Sample], steps: Sequence[DecodeStep], guess: Accelerator) -> Fitted:
+    without = {}
+    for left_out in samples:
+        rest = [sample for sample in samples if sample is not left_out]
+        without[fingerprint(left_out.run)] = fit_accelerator(rest, steps, guess)
+    return Fitted(fit_accelerator(samples, steps, guess), without, (), _SOURCE)
+
+
+def _profiles(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
+    """One profile for each model and number of devices that was run."""
+    kinds = sorted({(sample.model.name, sample.run.setup.tensor_parallel) for sample in samples})
+    for model, devices in kinds:
+        mine = [s for s in samples if (s.model.name, s.run.setup.tensor_parallel) == (model, devices)]
+        speeds = tune(mine, fitted.accelerator)
+        unseen = [_medians(s, engine_of(s.run, s.model, fitted.without[fingerprint(s.run)])) for s in mine]
+        errors = Errors(*(float(max(each)) for each in zip(*unseen, strict=True)))
+        error = (
+            "Error of a run's median, predicted without that run: time to first token"
+            f" {errors.ttft:.1%}, time between tokens {errors.time_between_tokens:.1%}, end to end {errors.e2e:.1%}."
+        )
+        yield replace(
+            profile_of(mine[0].model, speeds, mine[0].run.setup.model, devices, mine[0].run),
+            extrapolated=False,
+            source=f"{_SOURCE}{_OTHER}",
+            error=error,
+            errors=errors,
+        )
+
+
+def profile_of(model: Architecture, speeds: Accelerator, name: str, devices: int, run: RecordedRun) -> Profile:
+    """The profile of a model on so many devices, as the speeds make it; marked extrapolated."""
+    setup = run.setup
+    blocks = kv_blocks_of(
+        model,
+        speeds,
+        tensor_parallel=devices,
+        max_num_batched_tokens=setup.max_num_batched_tokens,
+        max_num_seqs=setup.max_num_seqs,
+    )
+    weights = model.bytes_of_weights / 1e9 / devices
+    return Profile(
+        name=f"{model.name}-{speeds.name}" + (f"-tp{devices}" if devices > 1 else ""),
+        model=name,
+        accelerator=f"NVIDIA {speeds.name.upper()} 80GB",
+        tensor_parallel=devices,
+        max_model_len=setup.max_model_len,
+        max_num_batched_tokens=setup.max_num_batched_tokens,
+        max_num_seqs=setup.max_num_seqs,
+        block_size=16,
+        kv_blocks=blocks,
+        iteration=cost_of(model, speeds, devices),
+        output_length=_CHAT_LENGTHS,
+        sleep=SleepCost(weights / 20, 0.1, weights / 20, weights),
+        extrapolated=True,
+        source="",
+        error="",
+        front_end=speeds.front_end,
+    )
+
+
+def _medians(sample: Sample, engine: Engine, numbers: Sequence[int] | None = None) -> tuple[float, float, float]:
+    """Relative errors of the medians of a run's three metrics, over some of its requests or all."""
+    predicted = replay(sample.run, sample.stages, engine)
+    chosen = range(len(predicted)) if numbers is None else numbers
+    pairs = [(sample.run.requests[n].latency, predicted[n]) for n in chosen]
+
+    errors = []
+    for metric in METRICS.values():
+        both = [(metric(m), metric(p)) for m, p in pairs]
+        measured, said = np.array([pair for pair in both if None not in pair], float).T
+        errors.append(abs(float(np.median(said) / np.median(measured)) - 1))
+    return errors[0], errors[1], errors[2]
+
+
+def _halves(samples: Sequence[Sample], steps: Sequence[DecodeStep], guess: Accelerator) -> Iterator[str]:
+    """Fit to the first half of each run's requests, and say how well the second half is predicted."""
+    for sample in samples:
+        half = len(sample.run.requests) // 2
+        first = replace(sample, used=frozenset(range(half)))
+        speeds = tune([first], fit_accelerator([first], steps, guess))
+        engine = engine_of(sample.run, sample.model, speeds)
+        ttft, gap, e2e = _medians(sample, engine, range(half, len(sample.run.requests)))
+        yield (
+            f"{sample.run.id}: fitted to the first half of its requests, the medians of the second half are off by"
+            f" {ttft:.1%} (time to first token), {gap:.1%} (between tokens), {e2e:.1%} (end to end)."
+        )
+
+
+# Files.
+
+
+def render_accelerator(fitted: Fitted) -> str:
+    """The YAML of an accelerator's speeds, numbers at six digits."""
+    speeds = _plain(fitted.accelerator)
+    apart = {run: _plain(accelerator) for run, accelerator in fitted.without.items()}
+    raw = {
+        "source": fitted.source,
+        "speeds": speeds,
+        "without": {run: {k: v for k, v in mine.items() if v != speeds[k]} for run, mine in apart.items()},
+        "tuned": list(fitted.tuned),
+    }
+    return _HEADER + yaml.safe_dump(raw, sort_keys=False, width=100)
+
+
+_HEADER: Final = "# Made by `trimtab lab calibrate --fit`; not edited by hand.\n"
+
+
+def _plain(accelerator: Accelerator) -> dict[str, Any]:
+    raw = asdict(accelerator)
+    del raw["name"]
+    return {name: _rounded(value) for name, value in raw.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def render_profile(profile: Profile) -> str:
+    """The YAML of a profile, numbers at six digits; what has its default is left out."""
+    raw = {name: value for name, value in asdict(profile).items() if value != {}}
+    raw["iteration"] = {name: value for name, value in raw["iteration"].items() if value}
+    return _HEADER + yaml.safe_dump(_rounded(raw), sort_keys=False, width=100)

@@ -1,0 +1,119 @@
+"""Which stage of a sweep each request belongs to, and which requests waited for another one's end.
+
+A sweep runs one stage after the other: one client that sends when it has its answer (synchronous), everything at once
+(throughput), then constant rates, each higher than the last. A stage begins on an idle engine, because the one before
+it has ended. Where the client's own record is there, it says when its stages were; else the arrivals tell:
+
+* Synchronous is the longest beginning in which everybody arrives just after the one before has ended.
+* Throughput is what follows, up to the next idle moment.
+* The rest is cut, at idle moments, into stretches that fit a regular beat best (exact, by dynamic programming). A
+  missing beat is a request that is not recorded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from trimtab.sim.calibration.recorded import Recorded, RecordedRun
+
+SYNCHRONOUS: Final = "synchronous"
+THROUGHPUT: Final = "throughput"
+PROMPTLY: Final = 0.25  # seconds after which a client that waited for an answer has sent its next request
+_NEW_BEAT: Final = 0.3  # what another stage costs, in beats of misfit
+_MISSING_BEAT: Final = 0.02
+_ODD_GAP: Final = 0.25  # a gap that is on no beat at all
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: requests `start` to `stop` of its run.
+
+    Attributes:
+        chained: Whether each request was sent when the one before it had ended.
+    """
+
+    name: str
+    start: int
+    stop: int
+    chained: bool = False
+
+
+def stages_of(run: RecordedRun) -> list[Stage]:
+    """Return the stages of a run, in order; together they are all its requests."""
+    requests = run.requests
+    if run.client_stages:
+        return _by_client(run)
+    if run.setup.rate_type == THROUGHPUT:
+        return [Stage(THROUGHPUT, 0, len(requests))]
+    chained = _chained(requests) if run.setup.rate_type in {"sweep", SYNCHRONOUS} else 0
+    stages = [Stage(SYNCHRONOUS, 0, chained, chained=True)] if chained else []
+    idle = _idle_before(requests)
+    at = chained
+    if run.setup.rate_type == "sweep" and at < len(requests):
+        end = next((i for i in range(at + 1, len(requests)) if idle[i]), len(requests))
+        stages.append(Stage(THROUGHPUT, at, end))
+        at = end
+    return stages + _beats([request.arrived_at for request in requests], idle, at)
+
+
+def _by_client(run: RecordedRun) -> list[Stage]:
+    """Cut where the client began its stages; its clock is set by the first request of both records."""
+    starts = [run.first.arrived_at + stage.start - PROMPTLY for stage in run.client_stages]
+    arrivals = [request.arrived_at for request in run.requests]
+    cuts = [*np.searchsorted(arrivals, starts).tolist(), len(arrivals)]
+    cuts[0] = 0
+    named = zip(run.client_stages, pairwise(cuts), strict=True)
+    return [Stage(s.name, a, b, chained=s.name == SYNCHRONOUS) for s, (a, b) in named if b > a]
+
+
+def _chained(requests: Sequence[Recorded]) -> int:
+    """How many requests at the beginning each came just after the end of the one before."""
+    for number in range(1, len(requests)):
+        wait = requests[number].arrived_at - requests[number - 1].finished_at
+        if not 0 <= wait <= PROMPTLY:
+            return number if number > 1 else 0
+    return len(requests)
+
+
+def _idle_before(requests: Sequence[Recorded]) -> list[bool]:
+    """For each request, whether the engine had nothing to do when it arrived."""
+    idle, busy_until = [], float("-inf")
+    for request in requests:
+        idle.append(request.arrived_at > busy_until)
+        busy_until = max(busy_until, request.finished_at)
+    return idle
+
+
+def _beats(arrivals: Sequence[float], idle: Sequence[bool], start: int) -> list[Stage]:
+    """Cut what begins at `start` into stages of one rate each."""
+    cuts = [start, *(i for i in range(start + 1, len(arrivals)) if idle[i]), len(arrivals)]
+    if start == len(arrivals):
+        return []
+    least = [0.0, *[float("inf")] * (len(cuts) - 1)]
+    previous = [0] * len(cuts)
+    for end in range(1, len(cuts)):
+        for begin in range(end):
+            cost = least[begin] + _NEW_BEAT + _misfit(np.diff(arrivals[cuts[begin] : cuts[end]]))
+            if cost < least[end]:
+                least[end], previous[end] = cost, begin
+    bounds = [len(cuts) - 1]
+    while bounds[-1]:
+        bounds.append(previous[bounds[-1]])
+    return [_beat(arrivals, cuts[a], cuts[b]) for b, a in reversed(list(pairwise(bounds)))]
+
+
+def _misfit(gaps: np.typing.NDArray[np.float64]) -> float:
+    """How far gaps are from whole multiples of their median, in beats."""
+    if not gaps.size or (beat := float(np.median(gaps))) <= 0:
+        return 0.0
+    beats = np.maximum(np.round(gaps / beat), 1)
+    return float(np.minimum(np.abs(gaps / beat - beats) + _MISSING_BEAT * (beats - 1), _ODD_GAP).sum())
+
+
+def _beat(arrivals: Sequence[float], start: int, stop: int) -> Stage:
+    gaps = np.diff(arrivals[start:stop])
+    beat = float(np.median(gaps)) if gaps.size else 0.0
+    return Stage(f"constant {1 / beat:.3g}/s" if beat > 0 else "single request", start, stop)
