@@ -203,7 +203,8 @@ def _best_orders(
         chosen = can[_permutations(len(can), count)]
         running = np.broadcast_to(np.array(head, dtype=np.intp), (len(chosen), len(head)))
         sequences = np.hstack((running, movable[chosen])).astype(np.intp)
-        scores = table.orders(machine, sequences).score
+        every = np.full(len(chosen), machine), sequences, np.full(len(chosen), sequences.shape[1])
+        scores = table.orders(*every).score
         members = (1 << chosen).sum(axis=1)
         rows = np.lexsort((scores, members))
         sets, first = np.unique(members[rows], return_index=True)

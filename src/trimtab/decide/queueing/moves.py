@@ -1,8 +1,8 @@
-"""All small changes of a plan and what each would save, queue by queue.
+"""All small changes of a plan and what each would save.
 
 A change of one queue leaves the others alone, so what a move saves is the sum of what it saves in the two queues that
-it touches. For each queue this module costs every insertion, replacement, removal and reordering at once, as arrays;
-after a move only the touched queues are costed again. `tests/property/test_planner.py` holds it to `plan.cost`.
+it touches. `Table` costs every insertion, replacement, removal and reordering of queues at once, as arrays; after a
+move `Neighborhood` costs only the touched queues again. `tests/property/test_planner.py` holds both to `plan.cost`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,51 +17,60 @@ from trimtab.decide.queueing.plan import ON_TIME, Plan, Problem
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
+Bools = NDArray[np.bool_]
 
 SWAP = 1e-7
 """A score is the penalty plus this for each swap: below the 1e-6 at which penalties count as equal."""
 GAIN = SWAP / 2
 """A score that is smaller by less is the same; above the rounding of sums, below one swap."""
 
-_BLOCK = 1 << 18  # elements of the largest temporary array: it stays in the cache of a core
+_BLOCK = 1 << 17  # elements of the largest temporary array: it stays in the cache of a core
 _REORDERS = 1 << 16  # elements of the reorderings of one queue; a longer queue moves its jobs less far
 
 
 class Costs(NamedTuple):
-    """Costs of many alternatives of one queue: arrays of one shape."""
+    """Scores and ends of alternatives of queues: two arrays of one shape."""
 
     score: Floats
     end: Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """A machine's queue in time; arrays run over its positions.
+class Lanes:
+    """Some machines' queues in time, one per row; shorter ones are filled up with work that weighs nothing.
 
     Attributes:
-        machine: Its index.
-        jobs: What runs, in order.
+        machines: Their indices.
+        jobs: What runs at each position.
+        filled: Whether a position holds a job.
         models: The resident model before each position, and after the last.
-        swapped: Whether a position needs a swap.
+        swap: Seconds to make the model of each position resident.
         ready: When the machine is free for each position, and after the last.
-        starts: When a position starts, after its swap.
+        starts: When each position starts, after its swap.
         late: By how much each ends after its deadline; negative when it has time left.
+        later: How many swaps follow behind each position.
         paid: The score of what lies ahead of each position, and of the whole queue.
+        lengths: How many jobs each queue holds.
+        heads: How many of them run already.
     """
 
-    machine: int
+    machines: Ints
     jobs: Ints
+    filled: Bools
     models: Ints
-    swapped: NDArray[np.bool_]
+    swap: Floats
     ready: Floats
     starts: Floats
     late: Floats
+    later: Ints
     paid: Floats
+    lengths: Ints
+    heads: Ints
 
     @property
-    def cost(self) -> tuple[float, float]:
-        """Score and end of the queue."""
-        return float(self.paid[-1]), float(self.ready[-1])
+    def costs(self) -> Costs:
+        """Score and end of each queue."""
+        return Costs(self.paid[:, -1], self.ready[:, -1])
 
 
 class Table:
@@ -69,128 +78,158 @@ class Table:
 
     def __init__(self, problem: Problem) -> None:
         jobs, machines = problem.jobs, problem.machines
-        shape = (len(machines), len(jobs))
         names = sorted({job.model for job in jobs})
         number = {name: index for index, name in enumerate(names)}
         self.problem = problem
         self.count = len(jobs)
-        self.heads = [len(head) for head in problem.pinned()]
-        self.seconds = np.array([job.seconds for job in jobs], dtype=float).reshape(shape[::-1]).T.copy()
-        self.runs = np.isfinite(self.seconds)
-        self.seconds[~self.runs] = 0.0  # masked by `runs`; an infinity would make NaN of a weight of 0
+        self.heads = np.array([len(head) for head in problem.pinned()], dtype=np.intp)
+        seconds = np.array([job.seconds for job in jobs], dtype=float).reshape(len(jobs), len(machines)).T
+        self.runs = np.isfinite(seconds)
+        self.seconds = np.where(self.runs, seconds, 0.0)  # masked by `runs`; infinite times 0 would be NaN
         self.due = np.array([job.deadline_in for job in jobs]) + self.seconds * problem.judge_start
         self.weight = np.array([job.weight for job in jobs])
         self.late_penalty = np.array([job.late_penalty for job in jobs])
         self.model = np.array([number[job.model] for job in jobs], dtype=np.intp)
         self.movable = np.array([job.pinned is None for job in jobs], dtype=bool)
-        self.resident = [number.get(machine.resident or "", -1) for machine in machines]
-        self.busy = [machine.busy_for for machine in machines]
+        self.resident = np.array([number.get(machine.resident or "", -1) for machine in machines], dtype=np.intp)
+        self.busy = np.array([machine.busy_for for machine in machines])
         swaps = [[machine.swap_seconds.get(name, 0.0) for name in names] for machine in machines]
         self.swap = np.array(swaps, dtype=float).reshape(len(machines), len(names))[:, self.model]
         """Seconds to make each job's model resident."""
-        self._fixed = bool(self.late_penalty.any())
+        self._by_second, self._by_miss = bool(self.weight.any()), bool(self.late_penalty.any())
 
     def penalty(self, late: Floats, jobs: Ints) -> Floats:
         """Return the penalty of jobs that end late by so much; the arrays are broadcast."""
         paid = self.weight[jobs] * np.maximum(late, 0.0)
-        return paid + self.late_penalty[jobs] * (late > ON_TIME) if self._fixed else paid
+        return paid + self.late_penalty[jobs] * (late > ON_TIME) if self._by_miss else paid
 
-    def lane(self, machine: int, order: Sequence[int]) -> Lane:
-        """Return a queue in time."""
-        jobs = np.array(order, dtype=np.intp)
-        models = np.concatenate(([self.resident[machine]], self.model[jobs]))
-        swapped = models[1:] != models[:-1]
-        swap, seconds = self.swap[machine, jobs] * swapped, self.seconds[machine, jobs]
-        ready = np.concatenate(([0.0], np.cumsum(swap + seconds))) + self.busy[machine]
-        late = ready[1:] - self.due[machine, jobs]
-        paid = np.concatenate(([0.0], np.cumsum(self.penalty(late, jobs) + SWAP * swapped)))
-        return Lane(machine, jobs, models, swapped, ready, ready[:-1] + swap, late, paid)
+    def lanes(self, machines: Sequence[int], orders: Sequence[Sequence[int]]) -> Lanes:
+        """Return queues in time: for each of some machines the order of its jobs."""
+        rows = np.array(machines, dtype=np.intp)
+        lengths = np.array([len(order) for order in orders], dtype=np.intp)
+        jobs = np.zeros((len(orders), int(lengths.max(initial=0))), dtype=np.intp)
+        filled = np.arange(jobs.shape[1]) < lengths[:, None]
+        jobs[filled] = [job for order in orders for job in order]
+        models = np.hstack((self.resident[rows, None], self.model[jobs]))
+        swapped = (models[:, 1:] != models[:, :-1]) & filled
+        at = rows[:, None], jobs
+        swap = self.swap[at]
+        loads = swap * swapped
+        ready = _summed(self.busy[rows], loads + self.seconds[at] * filled)
+        late = ready[:, 1:] - self.due[at]
+        paid = _summed(np.zeros(len(rows)), self.penalty(late, jobs) * filled + SWAP * swapped)
+        later = np.cumsum(swapped[:, ::-1], axis=1)[:, ::-1] - swapped
+        starts = ready[:, :-1] + loads
+        return Lanes(rows, jobs, filled, models, swap, ready, starts, late, later, paid, lengths, self.heads[rows])
 
-    def orders(self, machine: int, sequences: Ints) -> Costs:
-        """Return the costs of alternatives of a whole queue, one per row of `sequences`."""
-        models = self.model[sequences]
-        swapped = np.empty(sequences.shape, dtype=bool)
-        swapped[:, :1] = models[:, :1] != self.resident[machine]
-        swapped[:, 1:] = models[:, 1:] != models[:, :-1]
-        ends = np.cumsum(self.seconds[machine][sequences] + self.swap[machine][sequences] * swapped, axis=1)
-        ends += self.busy[machine]
-        paid = self.penalty(ends - self.due[machine][sequences], sequences) + SWAP * swapped
-        return Costs(paid.sum(axis=1), ends.max(axis=1, initial=self.busy[machine]))
+    def placed(self, lanes: Lanes, jobs: Ints) -> Costs:
+        """Return what queues cost up to a new job that runs before each position or at the end, by queue and job.
 
-    def insert(self, lane: Lane, jobs: Ints) -> Costs:
-        """Return the costs of the queue with one more job: a row per job, a column per position behind what runs."""
-        return self._splice(lane, jobs, skip=0)
-
-    def replace(self, lane: Lane, jobs: Ints) -> Costs:
-        """Return the costs with a job in another's place: a row per job, a column per position behind what runs."""
-        return self._splice(lane, jobs, skip=1)
-
-    def _splice(self, lane: Lane, jobs: Ints, skip: int) -> Costs:
-        length = max(len(lane.jobs), 1)
-        rows = max(_BLOCK // length**2, 1)
-        blocks = [self._block(lane, jobs[at : at + rows], skip) for at in range(0, len(jobs), rows)] or [
-            self._block(lane, jobs, skip)
-        ]
-        if len(blocks) == 1:
-            return blocks[0]
-        return Costs(np.concatenate([block.score for block in blocks]), np.concatenate([block.end for block in blocks]))
-
-    def _block(self, lane: Lane, jobs: Ints, skip: int) -> Costs:
-        """Cost the queue up to a position, then each job, then the rest of the queue from `skip` places on."""
-        machine, head, length = lane.machine, self.heads[lane.machine], len(lane.jobs)
-        models, column = self.model[jobs][:, None], jobs[:, None]
-        stop = length + 1 - skip
-        fresh = models != lane.models[head:stop]
-        end = lane.ready[head:stop] + self.swap[machine][column] * fresh + self.seconds[machine][column]
-        score = lane.paid[head:stop] + self.penalty(end - self.due[machine][column], column) + SWAP * fresh
-        first = head + skip  # of the jobs that may come after the new one
-        tail = lane.jobs[first:]
-        if len(tail):
-            again = models != lane.models[first + 1 :]
-            shift = end[:, : len(tail)] + self.swap[machine, tail] * again - lane.starts[first:]
-            swaps = lane.swapped[first:]
-            later: Ints = np.cumsum(swaps[::-1])[::-1] - swaps
-            score[:, : len(tail)] += self._delayed(lane.late[first:], tail, shift) + SWAP * (again + later)
-            end[:, : len(tail)] = lane.ready[-1] + shift
+        Args:
+            lanes: The queues.
+            jobs: The jobs that may come; whether a machine runs them is for the caller to know.
+        """
+        at = lanes.machines[:, None], jobs
+        fresh = self.model[jobs][:, None] != lanes.models[:, None]
+        end = lanes.ready[:, None] + self.swap[at][..., None] * fresh + self.seconds[at][..., None]
+        score = lanes.paid[:, None] + self.penalty(end - self.due[at][..., None], jobs[:, None]) + SWAP * fresh
         return Costs(score, end)
 
-    def _delayed(self, late: Floats, jobs: Ints, shift: Floats) -> Floats:
-        """Penalties of a tail from each position on (columns), when that tail is shifted by so much (rows)."""
-        delayed = shift[:, :, None] + late
-        from_here = np.tri(len(jobs)).T  # position p pays for itself and all after it
-        fixed = None
-        if self._fixed:
-            fixed = np.einsum("apj,pj->ap", delayed > ON_TIME, from_here * self.late_penalty[jobs])
-        np.maximum(delayed, 0.0, out=delayed)
-        paid: Floats = np.einsum("apj,pj->ap", delayed, from_here * self.weight[jobs])
-        return paid if fixed is None else paid + fixed
+    def followed(self, lanes: Lanes, jobs: Ints, new: Costs, skip: int) -> Costs:
+        """Return what queues cost with a new job and the rest behind it.
+
+        Args:
+            lanes: The queues.
+            jobs: The new jobs.
+            new: What `placed` says of them.
+            skip: 0 to insert before a position, 1 to replace what is there.
+
+        Returns:
+            By queue, job and position. What runs already cannot change; it and positions that do not exist score
+            infinity.
+        """
+        places = lanes.jobs.shape[1] + 1 - skip
+        filled = lanes.filled[:, None, skip:]
+        again = (self.model[jobs][:, None] != lanes.models[:, None, 1 + skip :]) & filled
+        rest = slice(0, again.shape[2])  # where something may follow
+        shift = new.end[..., rest] + lanes.swap[:, None, skip:] * again - lanes.starts[:, None, skip:]
+        score, end = new.score[..., :places].copy(), new.end[..., :places].copy()
+        score[..., rest] += self._delayed(lanes, shift, skip) + SWAP * (again + lanes.later[:, None, skip:])
+        end[..., rest] = np.where(filled, lanes.ready[:, -1:, None] + shift, end[..., rest])
+        position = np.arange(places)
+        free = (position >= lanes.heads[:, None]) & (position <= lanes.lengths[:, None] - skip)
+        return Costs(np.where(free[:, None], score, np.inf), end)
+
+    def orders(self, machines: Ints, sequences: Ints, lengths: Ints) -> Costs:
+        """Return the costs of whole queues, one per row of `sequences`, of which the first so many jobs count."""
+        filled = np.arange(sequences.shape[1]) < lengths[:, None]
+        at = machines[:, None], sequences
+        models = np.hstack((self.resident[machines, None], self.model[sequences]))
+        swapped = (models[:, 1:] != models[:, :-1]) & filled
+        ends = _summed(self.busy[machines], (self.seconds[at] + self.swap[at] * swapped) * filled)
+        paid = self.penalty(ends[:, 1:] - self.due[at], sequences) * filled + SWAP * swapped
+        return Costs(paid.sum(axis=1), ends[:, -1])
+
+    def _delayed(self, lanes: Lanes, shift: Floats, skip: int) -> Floats:
+        """Penalties of each queue's rest from each position on, when it is shifted by so much."""
+        from_here = np.tri(lanes.jobs.shape[1], dtype=bool).T[skip:] & lanes.filled[:, None]
+        delayed = shift[..., None] + lanes.late[:, None, None]
+        paid = np.zeros(shift.shape)
+        if self._by_miss:
+            prices = from_here * self.late_penalty[lanes.jobs][:, None]
+            paid += np.einsum("qapj,qpj->qap", (delayed > ON_TIME).astype(float), prices)
+        if self._by_second:
+            prices = from_here * self.weight[lanes.jobs][:, None]
+            paid += np.einsum("qapj,qpj->qap", np.maximum(delayed, 0.0, out=delayed), prices)
+        return paid
 
 
-@lru_cache(maxsize=256)
-def reorders(length: int) -> Ints:
-    """Return the orders of a queue that differ by one job moved or two exchanged, one per row."""
-    reach = max(_REORDERS // max(3 * length * length, 1), 1)
-    rows = [order for at in range(length) for order in _moved(at, length, reach)]
-    return np.array(rows, dtype=np.intp).reshape(-1, length)
+def _summed(first: Floats, rows: Floats) -> Floats:
+    """Return the running sums of rows that begin with a number each; one column more than the rows."""
+    return np.cumsum(np.hstack((first[:, None], rows)), axis=1)
 
 
-def _moved(at: int, length: int, reach: int) -> Iterator[list[int]]:
-    for to in range(max(at - reach, 0), min(at + reach + 1, length)):
-        order = list(range(length))
+@lru_cache(maxsize=1024)
+def variants(head: int, length: int, width: int) -> tuple[Ints, Ints]:
+    """Return every order of a queue that differs by one job less, one job moved, or two exchanged.
+
+    Args:
+        head: How many jobs run already and stay where they are.
+        length: How many there are.
+        width: How many positions a row has; those behind the queue are of no account.
+
+    Returns:
+        The positions that each order takes its jobs from, one order per row, and how many of them count: one less than
+        `length` in the first rows, which leave out one job each.
+    """
+    reach = max(_REORDERS // max(3 * (length - head) * width, 1), 1)
+    every = list(range(width))
+    rows = [[*every[:at], *every[at + 1 :], at] for at in range(head, length)]
+    shorter = len(rows)
+    rows += (order for at in range(head, length) for order in _moved(every, at, (head, length), reach))
+    counts = np.full(len(rows), length, dtype=np.intp)
+    counts[:shorter] -= 1
+    return np.array(rows, dtype=np.intp).reshape(len(rows), width), counts
+
+
+def _moved(every: list[int], at: int, limits: tuple[int, int], reach: int) -> Iterator[list[int]]:
+    for to in range(max(at - reach, limits[0]), min(at + reach + 1, limits[1])):
+        order = every.copy()
         if to not in {at, at - 1}:  # moving one back is moving its neighbor forward
             order.insert(to, order.pop(at))
             yield order
         if to > at + 1:  # neighbors are exchanged by moving one
-            order = list(range(length))
+            order = every.copy()
             order[at], order[to] = to, at
             yield order
 
 
-def least(score: Floats, end: Floats) -> Ints:
-    """Return, for each row, the column with the smallest score; of equal ones the smallest end, then the first."""
-    equal = score <= score.min(axis=1, keepdims=True) + GAIN
-    chosen: Ints = np.where(equal, end, np.inf).argmin(axis=1)
-    return chosen
+def least(costs: Costs) -> tuple[Ints, Costs]:
+    """Return where the last axis has its smallest score, and what it costs there; of equal ones the smallest end."""
+    equal = costs.score <= costs.score.min(axis=-1, keepdims=True) + GAIN
+    chosen: Ints = np.where(equal, costs.end, np.inf).argmin(axis=-1)
+    at = (*np.indices(chosen.shape, sparse=True), chosen)
+    return chosen, Costs(costs.score[at], costs.end[at])
 
 
 class Neighborhood:
@@ -205,23 +244,22 @@ class Neighborhood:
     """
 
     def __init__(self, table: Table, plan: Plan) -> None:
-        machines = range(len(plan))
+        self.evaluated = 0
         self._table = table
         self._orders = [list(order) for order in plan]
-        self._lanes = [table.lane(machine, order) for machine, order in enumerate(plan)]
+        self._jobs = np.flatnonzero(table.movable)
         self._place = np.zeros(table.count, dtype=np.intp)
-        for machine in machines:
-            self._place[self._lanes[machine].jobs] = machine
+        for machine, order in enumerate(plan):
+            self._place[list(order)] = machine
         shape = (table.count, len(plan))
         self._insert, self._insert_end = np.full(shape, np.inf), np.full(shape, np.inf)
         self._position = np.zeros(shape, dtype=np.intp)
         self._remove, self._remove_end = np.full(table.count, np.inf), np.full(table.count, np.inf)
-        self._replace = np.full((table.count, table.count), np.inf)
-        self._replace_end = np.full((table.count, table.count), np.inf)
+        self._replace, self._replace_end = (np.full((table.count, table.count), np.inf) for _ in range(2))
         self._reorder = np.full(len(plan), np.inf)
         self._reordered = [list(order) for order in plan]
-        self._stale = list(machines)
-        self.evaluated = 0
+        self._end = np.zeros(len(plan))
+        self._stale = list(range(len(plan)))
 
     def plan(self) -> Plan:
         """Return the plan as it is now."""
@@ -231,85 +269,101 @@ class Neighborhood:
         """Make the best moves that touch different queues; false when none is left that saves anything.
 
         Args:
-            budget: How many moves may be evaluated at the most, to the next full queue.
+            budget: How many moves may be evaluated, to the next few queues.
         """
         while self._stale and self.evaluated < budget:
-            self._refresh(self._stale.pop())
+            self._refresh()
         touched = self._take_savings() or self._take_shorter()
         for machine in touched:
-            self._lanes[machine] = self._table.lane(machine, self._orders[machine])
-            self._place[self._lanes[machine].jobs] = machine
+            self._place[self._orders[machine]] = machine
         for machine in touched:
             self._forget(machine)
-        self._stale = sorted({*self._stale, *touched}, reverse=True)
+        self._stale = sorted({*self._stale, *touched})
         return bool(touched)
 
     def _forget(self, machine: int) -> None:
         """Drop what is known of a queue that has changed: where the budget ends, nobody costs it again."""
-        jobs = self._lanes[machine].jobs
+        jobs = self._orders[machine]
         self._insert[:, machine] = self._reorder[machine] = np.inf
         self._remove[jobs] = self._replace[jobs] = np.inf
 
-    def _refresh(self, machine: int) -> None:
-        """Cost everything that can happen to one queue."""
-        table, lane = self._table, self._lanes[machine]
-        head, (score, _) = table.heads[machine], lane.cost
-        jobs = np.flatnonzero(table.movable & table.runs[machine] & (self._place != machine))
-        if len(jobs):
-            inserted = table.insert(lane, jobs)
-            best, row = least(*inserted), np.arange(len(jobs))
-            self._position[jobs, machine] = head + best
-            self._insert[jobs, machine] = inserted.score[row, best] - score
-            self._insert_end[jobs, machine] = inserted.end[row, best]
-        here = lane.jobs[head:]
-        if len(jobs) and len(here):
-            replaced = table.replace(lane, jobs)
-            self._replace[np.ix_(here, jobs)] = replaced.score.T - score
-            self._replace_end[np.ix_(here, jobs)] = replaced.end.T
-        self.evaluated += len(jobs) * (2 * len(here) + 1) + self._rearrange(lane)
+    def _refresh(self) -> None:
+        """Cost everything that can happen to some stale queues, as many as fit the cache."""
+        lengths = [len(self._orders[machine]) for machine in self._stale]
+        many = max(_BLOCK // max(len(self._jobs) * max(lengths) ** 2, 1), 1)
+        machines, self._stale = self._stale[:many], self._stale[many:]
+        lanes = self._table.lanes(machines, [self._orders[machine] for machine in machines])
+        self._end[machines] = lanes.costs.end
+        rows = max(_BLOCK // max(len(machines) * lanes.jobs.shape[1] ** 2, 1), 1)
+        if len(self._orders) > 1:
+            for first in range(0, len(self._jobs), rows):
+                self._exchange_with_others(lanes, self._jobs[first : first + rows])
+        self._change_alone(lanes)
 
-    def _rearrange(self, lane: Lane) -> int:
-        """Cost what a queue can do by itself: lose a job, or change its order. Return how many moves that were."""
-        table, machine, head = self._table, lane.machine, self._table.heads[lane.machine]
-        here = lane.jobs[head:]
-        if not len(here):
-            return 0
-        score, _ = lane.cost
-        running = lane.jobs[:head]
-        without = table.orders(machine, _behind(running, here[_all_but_one(len(here))]))
-        self._remove[here], self._remove_end[here] = without.score - score, without.end
-        if len(here) > 1:
-            sequences = _behind(running, here[reorders(len(here))])
-            reordered = table.orders(machine, sequences)
-            best = int(least(reordered.score[None], reordered.end[None])[0])
-            self._reorder[machine] = reordered.score[best] - score
-            self._reordered[machine] = sequences[best].tolist()
-        return len(here) + len(reorders(len(here)))
+    def _exchange_with_others(self, lanes: Lanes, jobs: Ints) -> None:
+        """Cost what queues can do with a job from elsewhere: take it in, or take it for one of theirs."""
+        machines, score = lanes.machines, lanes.costs.score
+        may = self._table.runs[machines][:, jobs] & (self._place[jobs] != machines[:, None])
+        new = self._table.placed(lanes, jobs)
+        position, insert = least(self._table.followed(lanes, jobs, new, skip=0))
+        at = jobs[:, None], machines
+        self._position[at], self._insert_end[at] = position.T, insert.end.T
+        self._insert[at] = np.where(may, insert.score - score[:, None], np.inf).T
+        replace = self._table.followed(lanes, jobs, new, skip=1)
+        waits = lanes.filled & (np.arange(lanes.jobs.shape[1]) >= lanes.heads[:, None])
+        saved = np.where(may[..., None], replace.score - score[:, None, None], np.inf)
+        out = lanes.jobs[waits][:, None], jobs
+        self._replace[out] = saved.transpose(0, 2, 1)[waits]
+        self._replace_end[out] = replace.end.transpose(0, 2, 1)[waits]
+        self.evaluated += int((may.sum(axis=1) * (2 * waits.sum(axis=1) + 1)).sum())
+
+    def _change_alone(self, lanes: Lanes) -> None:
+        """Cost what queues can do by themselves: lose a job, or change their order."""
+        width = lanes.jobs.shape[1]
+        changes = [
+            variants(int(head), int(length), width) for head, length in zip(lanes.heads, lanes.lengths, strict=True)
+        ]
+        counts = [len(rows) for rows, _ in changes]
+        sequences = np.concatenate([jobs[rows] for jobs, (rows, _) in zip(lanes.jobs, changes, strict=True)])
+        lengths = np.concatenate([kept for _, kept in changes])
+        costs = self._table.orders(np.repeat(lanes.machines, counts), sequences, lengths)
+        saved = costs.score - np.repeat(lanes.costs.score, counts)
+        self.evaluated += len(sequences)
+        first = 0
+        for machine, head, length, count in zip(lanes.machines, lanes.heads, lanes.lengths, counts, strict=True):
+            without, reordered = slice(first, first + length - head), slice(first + length - head, first + count)
+            here = self._orders[machine][head:]
+            self._remove[here], self._remove_end[here] = saved[without], costs.end[without]
+            if length - head > 1:
+                best, found = least(Costs(saved[reordered], costs.end[reordered]))
+                self._reorder[machine] = found.score
+                self._reordered[machine] = sequences[reordered.start + int(best), :length].tolist()
+            first += count
 
     def _take_savings(self) -> list[int]:
         """Apply the moves that save most, as long as they touch different queues; return the queues."""
         relocate = self._remove[:, None] + self._insert
         exchange = self._replace + self._replace.T
         reorder = self._reorder.copy()
+        tables = (relocate, exchange, reorder)
         touched: list[int] = []
         while True:
-            moves = (int(relocate.argmin()), int(exchange.argmin()), int(reorder.argmin()))
-            savings = [float(saved.flat[at]) for saved, at in zip((relocate, exchange, reorder), moves, strict=True)]
+            moves = [int(table.argmin()) for table in tables]
+            savings = [float(table.flat[at]) for table, at in zip(tables, moves, strict=True)]
             kind = min(range(3), key=savings.__getitem__)
             if not savings[kind] < -GAIN:
                 return touched
             machines = self._apply(kind, moves[kind])
             touched += machines
-            theirs = np.isin(self._place, machines)
-            relocate[theirs], relocate[:, machines] = np.inf, np.inf
-            exchange[theirs], exchange[:, theirs] = np.inf, np.inf
-            reorder[machines] = np.inf
+            for machine in machines:
+                theirs = self._place == machine
+                relocate[theirs], exchange[theirs], exchange[:, theirs] = np.inf, np.inf, np.inf
+                relocate[:, machine] = reorder[machine] = np.inf
 
     def _take_shorter(self) -> list[int]:
         """Apply a move that costs nothing and lets the last machine end earlier; return the queues."""
-        ends = [lane.cost[1] for lane in self._lanes]
-        longest = int(np.argmax(ends))
-        here = self._lanes[longest].jobs[self._table.heads[longest] :]
+        longest = int(self._end.argmax())
+        here = np.array(self._orders[longest][self._table.heads[longest] :], dtype=np.intp)
         if not len(here):
             return []
         relocate = np.where(
@@ -322,12 +376,11 @@ class Neighborhood:
             np.maximum(self._replace_end[here], self._replace_end[:, here].T),
             np.inf,
         )
-        moves = (relocate, exchange)
-        kind = int(exchange.min() < relocate.min())
-        if not moves[kind].min() < ends[longest] - ON_TIME:
+        kind, ends = min(enumerate((relocate, exchange)), key=lambda kind_and_ends: float(kind_and_ends[1].min()))
+        if not ends.min() < self._end[longest] - ON_TIME:
             return []
-        row, column = divmod(int(moves[kind].argmin()), moves[kind].shape[1])
-        return self._apply(kind, int(here[row]) * moves[kind].shape[1] + column)
+        row, column = divmod(int(ends.argmin()), ends.shape[1])
+        return self._apply(kind, int(here[row]) * ends.shape[1] + column)
 
     def _apply(self, kind: int, at: int) -> list[int]:
         """Make one move: relocate (0), exchange (1) or reorder (2), by its flat index; return the queues."""
@@ -349,14 +402,3 @@ class Neighborhood:
         self._orders[first][self._orders[first].index(one)] = other
         self._orders[second][self._orders[second].index(other)] = one
         return [first, second]
-
-
-def _behind(running: Ints, sequences: Ints) -> Ints:
-    """Put what runs ahead of each sequence."""
-    return np.hstack((np.broadcast_to(running, (len(sequences), len(running))), sequences))
-
-
-@lru_cache(maxsize=256)
-def _all_but_one(length: int) -> Ints:
-    every = np.arange(length)
-    return np.array([np.delete(every, at) for at in every], dtype=np.intp).reshape(length, max(length - 1, 0))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trimtab.decide.queueing.moves import Floats, Ints, Neighborhood, Table, least
+from trimtab.decide.queueing.moves import Costs, Ints, Neighborhood, Table, least
 from trimtab.decide.queueing.plan import Cost, Plan, Problem, check, cost, runs, violations
 
 STARTS = 12
@@ -83,9 +83,10 @@ def improve(
     planning = _Planning(Table(problem))
     known = [earliest_deadline_first(problem)]
     if start is not None:
-        known.insert(0, planning.inserted(start))
-        check(problem, known[0])
-    known.append(planning.inserted(problem.pinned()))
+        known.append(planning.inserted(start))
+        check(problem, known[-1])
+    if starts > len(known) or start is None:
+        known.append(planning.inserted(problem.pinned()))
     best = min(known, key=planning.cost)
     for tried, plan in enumerate(planning.starts(known, generator)):
         if tried >= starts or planning.evaluated >= budget_moves or planning.cannot_improve(best):
@@ -149,33 +150,34 @@ class _Planning:
         orders = [list(order) for order in plan]
         placed = {job for order in orders for job in order}
         missing = np.array([job for job in by_deadline(self._problem) if job not in placed], dtype=np.intp)
-        if not len(missing):
-            return plan
-        shape = (len(missing), len(orders))
-        score, end, position = np.full(shape, np.inf), np.full(shape, np.inf), np.zeros(shape, dtype=np.intp)
-        stale = range(len(orders))
+        shape = (len(orders), len(missing))
+        best, position = Costs(np.full(shape, np.inf), np.full(shape, np.inf)), np.zeros(shape, dtype=np.intp)
+        changed = list(range(len(orders)))
         for turn, job in enumerate(missing):
-            for machine in stale:
-                self._cost_inserting(machine, orders[machine], missing, turn, (score, end, position))
-            chosen = int(least(score[turn : turn + 1], end[turn : turn + 1])[0])
-            orders[chosen].insert(int(position[turn, chosen]), int(job))
-            stale = range(chosen, chosen + 1)
+            self._cost_joining(changed, orders, missing, turn, best, position)
+            chosen = int(least(Costs(best.score[:, turn], best.end[:, turn]))[0])
+            orders[chosen].insert(int(position[chosen, turn]), int(job))
+            changed = [chosen]
         return tuple(tuple(order) for order in orders)
 
-    def _cost_inserting(
-        self, machine: int, order: Sequence[int], missing: Ints, turn: int, best: tuple[Floats, Floats, Ints]
+    def _cost_joining(
+        self,
+        machines: Sequence[int],
+        orders: Sequence[Sequence[int]],
+        missing: Ints,
+        turn: int,
+        best: Costs,
+        position: Ints,
     ) -> None:
-        """Find the best place in one queue for each job that is still missing."""
-        table, (score, end, position) = self._table, best
-        rows = turn + np.flatnonzero(table.runs[machine, missing[turn:]])
-        if not len(rows):
-            return
-        lane = table.lane(machine, order)
-        costs = table.insert(lane, missing[rows])
-        places, every = least(*costs), np.arange(len(rows))
-        score[rows, machine] = costs.score[every, places] - lane.cost[0]
-        end[rows, machine] = costs.end[every, places]
-        position[rows, machine] = table.heads[machine] + places
+        """Find the best place in some queues for each job that is still missing."""
+        table, jobs = self._table, missing[turn:]
+        lanes = table.lanes(machines, [orders[machine] for machine in machines])
+        costs = table.followed(lanes, jobs, table.placed(lanes, jobs), skip=0)
+        places, found = least(costs)
+        score = found.score - lanes.costs.score[:, None]
+        best.score[machines, turn:] = np.where(table.runs[machines][:, jobs], score, np.inf)
+        best.end[machines, turn:] = found.end
+        position[machines, turn:] = places
         self.evaluated += costs.score.size
 
     def _thinned(self, plan: Plan, generator: np.random.Generator) -> Plan:
