@@ -33,6 +33,9 @@ class Pace:
     constant_seconds: float = 0.1
     seconds_per_token: float = 0.02
 
+    def __str__(self) -> str:
+        return f"{self.constant_seconds:g} s + {self.seconds_per_token:g} s per token"
+
     def end(self, arrived_at: float, tokens: int) -> float:
         """Return when a request ends that never waits."""
         return arrived_at + self.constant_seconds + self.seconds_per_token * tokens

@@ -39,6 +39,9 @@ Encoder = Callable[[Sequence[str]], Rows]
 _TARGET_MISSES = 0.1
 _STEP = 0.01
 _FURTHEST = 3.0
+_MEAN_STEP = 0.002
+_FURTHEST_SCALE = 20.0
+_FURTHEST_ERROR = 10.0
 
 
 def columns_of(groups: Sequence[str]) -> tuple[str, ...]:
@@ -74,12 +77,40 @@ def _metadata(request: Features) -> tuple[float, float, float]:
     return log(max(1, request.input_tokens)), limit, nan if request.turn is None else float(request.turn)
 
 
+class Calibration:
+    """Keeps p90 and mean honest on a service that nobody trained on; neither changes an order by p50.
+
+    After each answer p90 moves a little: up where the answer was longer, down where it was not, so that over time one
+    in ten is longer (adaptive conformal inference, Gibbs and Candès 2021, on the logarithm). The mean follows what came
+    over what was predicted, so that sums of means estimate a queue's work without bias [design].
+
+    Args:
+        shift: what is added to the logarithm of p90 at first; from split conformal prediction on held-out requests.
+        usual_mean: the mean to expect at first, in tokens.
+    """
+
+    __slots__ = ("_usual_mean", "mean_scale", "shift")
+
+    def __init__(self, shift: float, usual_mean: float) -> None:
+        self.shift = shift
+        self.mean_scale = 1.0
+        self._usual_mean = usual_mean
+
+    def observe(self, tokens: int, predicted: Prediction, max_tokens: int) -> None:
+        """Learn from an answer of known length; a prediction that was capped says nothing about the one beneath."""
+        if predicted.p90 < max_tokens:
+            missed = 1.0 if tokens > predicted.p90 else 0.0
+            self.shift = _bounded(self.shift + _STEP * (missed - _TARGET_MISSES), -_FURTHEST, _FURTHEST)
+        if 0.0 < predicted.mean < max_tokens:
+            # In proportion to the error over the usual mean, not over this one: long answers weigh what they cost.
+            self._usual_mean += _MEAN_STEP * (predicted.mean - self._usual_mean)
+            error = _bounded((tokens - predicted.mean) / max(1.0, self._usual_mean), -_FURTHEST_ERROR, _FURTHEST_ERROR)
+            scale = self.mean_scale * (1.0 + _MEAN_STEP * error)
+            self.mean_scale = _bounded(scale, 1.0 / _FURTHEST_SCALE, _FURTHEST_SCALE)
+
+
 class Boosted:
     """Predicts with trained trees on top of a history that it keeps itself.
-
-    After each answer the p90 moves a little: up where the answer was longer, down where it was not, so that over time
-    one in ten is longer even where the trained calibration no longer holds (adaptive conformal inference, Gibbs and
-    Candès 2021, on the logarithm).
 
     Args:
         weights: as the training wrote them.
@@ -89,7 +120,7 @@ class Boosted:
         ValueError: weights of another layout, damaged ones, or an encoder that is missing.
     """
 
-    __slots__ = ("_encoder", "_groups", "_head", "_heads", "_ladder", "_needs_text", "_shift", "version")
+    __slots__ = ("_calibration", "_encoder", "_groups", "_head", "_heads", "_ladder", "_needs_text", "version")
 
     def __init__(self, weights: Mapping[str, Any], encoder: Encoder | None = None) -> None:
         _check(weights, encoder)
@@ -97,7 +128,7 @@ class Boosted:
         columns = len(columns_of(self._groups))
         self._heads = {name: ensemble_from(weights["heads"][name], columns) for name in HEADS}
         self._ladder = Ladder(float(weights["start_level"]))
-        self._shift = float(weights["p90_shift"])
+        self._calibration = Calibration(float(weights["p90_shift"]), exp(float(weights["start_level"])))
         self._encoder = encoder
         self._head = _linear(weights.get("embedding"))
         self._needs_text = "lexical" in self._groups or "embedding" in self._groups
@@ -125,17 +156,15 @@ class Boosted:
     def observe(self, request: Features, outcome: Outcome) -> None:
         """Count an answer whose true length is known."""
         self._ladder.add(request, outcome)
-        predicted = outcome.predicted
-        if outcome.exact and predicted is not None and predicted.p90 < request.max_tokens:
-            missed = 1.0 if outcome.tokens > predicted.p90 else 0.0
-            self._shift = min(_FURTHEST, max(-_FURTHEST, self._shift + _STEP * (missed - _TARGET_MISSES)))
+        if outcome.exact and outcome.predicted is not None and outcome.predicted.plausible:
+            self._calibration.observe(outcome.tokens, outcome.predicted, request.max_tokens)
 
     def _prediction(self, request: Features, base: float, p50: float, p90: float, mean: float) -> Prediction:
         if self._needs_text and request.text is None:
             return UNKNOWN
         median = _tokens(base + p50)
-        upper = max(median, _tokens(base + p90 + self._shift))
-        return Prediction(median, upper, _tokens(base + mean)).capped(request.max_tokens)
+        upper = max(median, _tokens(base + p90 + self._calibration.shift))
+        return Prediction(median, upper, self._calibration.mean_scale * _tokens(base + mean)).capped(request.max_tokens)
 
     def _scores(self, batch: Sequence[Features]) -> list[float]:
         if self._encoder is None or self._head is None:
@@ -148,12 +177,16 @@ class Boosted:
         return scores
 
 
+def _bounded(value: float, least: float, most: float) -> float:
+    return min(most, max(least, value))
+
+
 _LONGEST_LOG = log(UNLIMITED)
 
 
 def _tokens(logarithm: float) -> float:
     """Return a length of at least one token; the trees are bounded, damaged ones would overflow."""
-    return exp(min(_LONGEST_LOG, max(0.0, logarithm))) if abs(logarithm) < inf else nan
+    return exp(_bounded(logarithm, 0.0, _LONGEST_LOG)) if abs(logarithm) < inf else nan
 
 
 def _linear(plain: Mapping[str, Any] | None) -> tuple[Rows, float] | None:
