@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "engine": ("trimtab.cli.engine:engine", "Simulate an LLM engine behind vLLM's HTTP API"),
     "cluster": ("trimtab.cli.cluster:cluster", "Start, inspect and stop local Kubernetes clusters"),
     "lab": ("trimtab.cli.lab:lab", "Run experiments on the calibrated simulator, and hold it against measurements"),
+    "predictor": ("trimtab.cli.predictor:predictor", "Train and judge predictors of how long an answer will be"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
     "profile": ("trimtab.cli.profile:profile", "Measure an OpenAI-compatible engine and write a profile of it"),
     "explain": ("trimtab.cli.explain:explain", "Show the last decisions about an object, why, and what happened since"),
