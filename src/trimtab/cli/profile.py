@@ -32,7 +32,7 @@ from trimtab.workload.wire import Client, parse_target
 @click.option("--url", required=True, help="Base URL of the engine, e.g. http://127.0.0.1:8000.")
 @click.option("--model", help="Model to ask for. [default: the only one that the engine offers]")
 @click.option(
-    "--minutes", type=click.FloatRange(0.2, 120), default=10.0, show_default=True, help="How long it may take."
+    "--minutes", type=click.FloatRange(0.1, 120), default=10.0, show_default=True, help="How long it may take."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The profile. [default: MODEL.yaml]")
 @click.option("--format", "output_format", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -10,6 +10,7 @@ _OK = 200
 _REFUSALS = frozenset({429, 503})
 _CUT_REASONS = frozenset({"abort", "error"})
 _MAX_TEXT = 300
+_TEXT_FIELDS = ("content", "text", "reasoning_content", "reasoning")
 
 
 class Outcome(StrEnum):
@@ -36,6 +37,9 @@ class Answer:
 
     Times are those of the clock that the caller hands in; 0.0 means that it has not happened.
 
+    Args:
+        empty_pieces: Whether pieces without text count, as vLLM sends them for tokens that spell nothing.
+
     Attributes:
         status: HTTP status; 0 before the head.
         first_content: when the first piece of text came.
@@ -52,6 +56,7 @@ class Answer:
     """
 
     __slots__ = (
+        "_empty_pieces",
         "_gathered",
         "_rest",
         "_streamed",
@@ -69,7 +74,8 @@ class Answer:
         "status",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, empty_pieces: bool = False) -> None:
+        self._empty_pieces = empty_pieces
         self.status = 0
         self.first_content = 0.0
         self.last_content = 0.0
@@ -134,7 +140,7 @@ class Answer:
     def _record(self, record: Mapping[str, Any], at_seconds: float) -> None:
         for choice in record.get("choices") or ():
             part = choice.get("delta") or choice.get("message") or choice
-            if part.get("content") or part.get("text") or part.get("reasoning_content") or part.get("reasoning"):
+            if any(part.get(field) for field in _TEXT_FIELDS) or (self._empty_pieces and _may_be_a_token(part)):
                 self._piece(at_seconds)
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
         usage = record.get("usage")
@@ -164,6 +170,11 @@ class Answer:
         if not self.complete or not self.finish_reason or self.finish_reason in _CUT_REASONS:
             return Outcome.TRUNCATED
         return Outcome.OK
+
+
+def _may_be_a_token(part: Mapping[str, Any]) -> bool:
+    """Say whether a piece has a place for text, and is not the one that only opens the answer."""
+    return not part.get("role") and any(field in part for field in _TEXT_FIELDS)
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:

@@ -1,19 +1,23 @@
-"""How many prompt tokens an iteration takes, from the gaps that a long prompt tears into other answers.
+"""How many tokens an iteration takes, from the gaps that long prompts tear into other answers.
 
-Every iteration that computes a part of the prompt is a long gap. All parts but the last one are as large as the budget
-allows, so the longest gap's share of all of them is the budget's share of the prompt.
+Every iteration that computes a part of a prompt is a long gap. All parts but the last one are as large as the budget
+allows, so a prompt of p tokens that came in k parts says that the budget is from p / k to p / (k - 1); the budget that
+agrees with most prompts is taken.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from trimtab.sim.profiling.target import Seen
 
-_LONG_GAP: Final = 0.1  # of the longest gap's excess: what is below is not a part of the prompt
-_ROUNDING: Final = 0.2
+_LONG_GAP: Final = 0.15  # of the longest gap's excess: what is below is not a part of the prompt, or too small a part
+_GRID: Final = 64
+_AS_GOOD: Final = 0.03  # of the prompts: a rounder budget may agree with so many fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,8 @@ class Budget:
     """Tokens that one iteration computes at most.
 
     Attributes:
-        tokens: The power of two nearest to what was seen, else what was seen.
-        low: The least that was seen.
+        tokens: The power of two that agrees best, unless others agree clearly better.
+        low: The least that agrees as well.
         high: The most; None where every prompt fitted into one iteration.
     """
 
@@ -31,53 +35,52 @@ class Budget:
     high: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    tokens: int
+    decoding: int
+    parts: int
+
+    def agrees(self, budget: int) -> bool:
+        """Whether it would have come in as many parts as it did; a small last part may have gone unseen."""
+        room = budget - self.decoding
+        if room < 1:
+            return False
+        parts = ceil(self.tokens / room)
+        last = self.tokens - (parts - 1) * room
+        return parts == self.parts or (last < 2 * _LONG_GAP * room and parts == self.parts + 1)
+
+
 def estimate_budget(interrupted: Sequence[tuple[list[Seen], list[Seen]]]) -> Budget | None:
-    """The budget, by the longest prompts that interrupted others; None where none did."""
-    longest = max((each.prompt_tokens for _, intruders in interrupted for each in intruders), default=0)
-    shares = [
-        (share, each.prompt_tokens)
-        for others, intruders in interrupted
-        for each in intruders
-        if each.prompt_tokens >= 0.9 * longest and (share := _largest_part(each, others)) is not None
-    ]
-    if not shares:
+    """The budget, by the prompts that interrupted others; None where none did."""
+    prompts = [p for others, intruders in interrupted for i in intruders if (p := _prompt(i, others)) is not None]
+    if not prompts:
         return None
-    parts = [share * prompt for share, prompt in shares]
-    middle = float(np.median(parts))
-    low, high = round(min(parts)), round(max(parts))
-    if np.median([share for share, _ in shares]) > 1 - _LONG_GAP:
-        return Budget(_power_of_two_above(middle), round(middle), None)
-    return Budget(_rounded(middle), low, high)
+    longest = max(prompt.tokens for prompt in prompts)
+    if not any(prompt.parts > 1 for prompt in prompts if prompt.tokens >= longest / 2):
+        return Budget(int(2 ** np.ceil(np.log2(longest))), longest, None)
+    grid = range(_GRID, longest + 2 * _GRID, _GRID)
+    scores = {budget: float(np.mean([prompt.agrees(budget) for prompt in prompts])) for budget in grid}
+    best = max(scores.values())
+    good = [budget for budget, score in scores.items() if score >= best - _AS_GOOD]
+    round_ones = [budget for budget in good if budget & (budget - 1) == 0]
+    middle = float(np.median(good))
+    tokens = min(round_ones, key=lambda budget: abs(np.log2(budget / middle))) if round_ones else int(middle)
+    return Budget(tokens, min(good), max(good))
 
 
-def _largest_part(intruder: Seen, others: Sequence[Seen]) -> float | None:
-    """The largest part of a prompt that one iteration computed."""
+def _prompt(intruder: Seen, others: Sequence[Seen]) -> _Prompt | None:
     decoding = [s for s in others if s.first_at < intruder.sent_at and s.last_at > intruder.first_at]
-    gaps = [_gaps(other, intruder) for other in decoding]
-    gaps = [each for each in gaps if len(each)]
-    if not gaps:
+    if not decoding:
         return None
     usual = float(np.median([np.median(np.diff(other.pieces)) for other in decoding]))
-    shares = []
-    for each in gaps:
-        excess = np.maximum(each - usual, 0.0)
-        if excess.max() <= usual * _LONG_GAP:
-            continue
-        parts = excess[excess > _LONG_GAP * excess.max()]
-        shares.append(float(parts.max() / parts.sum()))
-    return float(np.median(shares)) if shares else None
+    parts = [_parts(np.array(other.pieces), intruder, usual) for other in decoding]
+    return _Prompt(intruder.prompt_tokens, len(decoding), round(float(np.median(parts))))
 
 
-def _gaps(other: Seen, intruder: Seen) -> np.ndarray:
-    pieces = np.array(other.pieces)
-    inside = (pieces[1:] > intruder.sent_at) & (pieces[:-1] < intruder.first_at - 1e-4)
-    return np.diff(pieces)[inside]
-
-
-def _power_of_two_above(tokens: float) -> int:
-    return int(2 ** np.ceil(np.log2(tokens * (1 - _LONG_GAP))))
-
-
-def _rounded(tokens: float) -> int:
-    nearest = int(2 ** np.round(np.log2(tokens)))
-    return nearest if abs(nearest / tokens - 1) <= _ROUNDING else round(tokens)
+def _parts(pieces: npt.NDArray[np.float64], intruder: Seen, usual: float) -> int:
+    """How many gaps, while the prompt was computed, are long; one of them is, if only a little."""
+    # The answers' pieces of the iteration that ended the prompt came with the intruder's first one.
+    last = int(np.abs(pieces - intruder.first_at).argmin())
+    excess = np.diff(pieces[: last + 1])[pieces[1 : last + 1] > intruder.sent_at] - usual
+    return max(1, int((excess > _LONG_GAP * excess.max()).sum())) if excess.size else 1

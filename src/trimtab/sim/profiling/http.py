@@ -99,10 +99,13 @@ class HttpTarget:
     def _seen(self, answered: Sequence[tuple[float, Answer]]) -> list[Seen]:
         good = [(sent_at, answer) for sent_at, answer in answered if answer.outcome() is Outcome.OK and answer.pieces]
         if len(good) < (1 - _FAILED_SHARE) * len(answered):
-            raise failure(next(answer for _, answer in answered if answer.outcome() is not Outcome.OK))
+            raise failure(
+                next(answer for _, answer in answered if answer.outcome() is not Outcome.OK or not answer.pieces)
+            )
         seen = []
         for sent_at, answer in good:
             pieces = tuple(accumulate(answer.gaps, initial=answer.first_content))
+            pieces = pieces[: answer.output_tokens] or pieces  # an empty piece may follow the last token
             output = max(answer.output_tokens, len(pieces))
             self.prompt_tokens += answer.prompt_tokens
             self.output_tokens += answer.output_tokens
@@ -115,7 +118,7 @@ class HttpTarget:
         request = TraceRequest(0.0, words, output_tokens)
         prompt = self._prompts.text(self._offset + number, request)
         settings = ReplaySettings(self.manner.model, chat=self.manner.chat, exact_output=self.manner.exact_output)
-        answer, sent_at = Answer(), self.clock()
+        answer, sent_at = Answer(empty_pieces=True), self.clock()
         path = CHAT_COMPLETIONS if self.manner.chat else COMPLETIONS
         try:
             async with asyncio.timeout(self._patience_seconds):
@@ -165,6 +168,10 @@ class HttpTarget:
         return answer
 
 
+def _is_whole(answer: Answer) -> bool:
+    return answer.outcome() is Outcome.OK and answer.pieces > 0
+
+
 def failure(answer: Answer) -> Problem:
     """Say what a person can do about an answer that did not come."""
     if answer.status in _UNAUTHORIZED:
@@ -173,6 +180,8 @@ def failure(answer: Answer) -> Problem:
     if answer.status in _REFUSALS:
         fix = "lower --max-concurrency, or measure when the engine has nothing else to do"
         return Problem(f"the engine refuses the load (status {answer.status}): {answer.error}", fix=fix)
+    if answer.outcome() is Outcome.OK:
+        return Problem("an answer came without any text", fix="see what the engine answers to a long prompt of words")
     if not answer.status:
         return Problem(f"no answer: {answer.error}", fix="check that the engine at --url is ready")
     what = answer.error or "the stream ended before the answer was complete"

@@ -1,5 +1,6 @@
 """The phases of a measurement, one after the other, each for its share of the time that is left."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -14,12 +15,12 @@ from trimtab.sim.profiling.target import Ask, Seen, Target
 Progress = Callable[[str, float, float, str], None]
 """Is told the phase, its seconds so far and in all, and what is going on."""
 
-_IDLE_SHARE: Final = 0.25  # of all the time
-_TOGETHER_SHARE: Final = 0.45  # of what is left after that, and so on
-_INTERRUPTED_SHARE: Final = 0.35
+_ENDS: Final = {"idle": 0.22, "together": 0.5, "interrupted": 0.65}  # of all the time; the rest is for saturation
 _LEAST_ROUNDS: Final = 2
 _MOST_ROUNDS: Final = 16
-_PATIENCE: Final = 2.0  # a phase that has not had its rounds may take this many times its share
+_PATIENCE: Final = 1.5  # a phase that has not had its rounds may take this many times its share
+_TELL_SECONDS: Final = 1.0
+_BURST_SHARE: Final = 0.25  # of its phase: a burst that would take longer is left out
 
 
 @dataclass(slots=True)
@@ -57,12 +58,15 @@ class Measuring:
         self._limits = limits
         self._rng = rng
         self._progress = progress
-        self._ends_at = target.clock() + limits.seconds
+        self._began_at = target.clock()
+        self._phase_began_at = self._began_at
+        self._phase_seconds = limits.seconds
+        self._round = 0
 
     @property
     def seconds_left(self) -> float:
         """Until the time is over."""
-        return max(0.0, self._ends_at - self._target.clock())
+        return max(0.0, self._began_at + self._limits.seconds - self._target.clock())
 
     async def before_saturation(self) -> Measurements:
         """Run every phase that is fitted."""
@@ -74,33 +78,50 @@ class Measuring:
     async def saturated(self, asks: Sequence[Ask], clients: int) -> list[Seen]:
         """Let so many clients send until the time is over."""
         seconds = self.seconds_left
-        self._progress("saturated", 0.0, seconds, f"{clients} clients")
-        return await self._target.serve(asks, clients, seconds)
+        showing = asyncio.create_task(self._show("saturated", seconds, f"{clients} clients"))
+        try:
+            return await self._target.serve(asks, clients, seconds)
+        finally:
+            showing.cancel()
+            self._progress("saturated", seconds, seconds, "")
 
-    def _rounds(self, phase: str, seconds: float) -> Iterator[int]:
-        """Rounds until the time is over, and at least two unless that takes far too long."""
+    async def _show(self, phase: str, seconds: float, note: str) -> None:
+        """Tell of progress until cancelled."""
         began = self._target.clock()
+        while True:
+            self._progress(phase, min(self._target.clock() - began, 0.99 * seconds), seconds, note)
+            await asyncio.sleep(_TELL_SECONDS)
+
+    def _rounds(self, phase: str) -> Iterator[int]:
+        """Rounds until the phase's time is over, and at least two unless that takes too long."""
+        began = self._target.clock()
+        seconds = self._phase_seconds = max(0.0, self._began_at + _ENDS[phase] * self._limits.seconds - began)
+        self._phase_began_at = began
         for number in range(_MOST_ROUNDS):
-            elapsed = self._target.clock() - began
-            if elapsed > seconds * (_PATIENCE if 0 < number < _LEAST_ROUNDS else 1.0):
+            self._round = number
+            if self._is_over():
                 break
-            self._progress(phase, elapsed, seconds, f"round {number + 1}")
+            self._progress(phase, self._target.clock() - began, seconds, f"round {number + 1}")
             yield number
         self._progress(phase, seconds, seconds, "")
 
+    def _is_over(self) -> bool:
+        """Whether nothing more should be begun in this phase."""
+        patience = _PATIENCE if self._round < _LEAST_ROUNDS else 1.0
+        return self._target.clock() - self._phase_began_at > patience * self._phase_seconds
+
     async def _idle(self) -> None:
         lengths = self._limits.prompt_lengths()
-        seconds = self._limits.seconds * _IDLE_SHARE
-        for _ in self._rounds("idle", seconds):
+        for _ in self._rounds("idle"):
             for length in self._rng.permutation(lengths):
-                self.seen.idle += await self._target.serve([Ask(int(length), IDLE_ANSWER)], 1, inf)
+                if not (self._is_over() and self.seen.idle):
+                    self.seen.idle += await self._target.serve([Ask(int(length), IDLE_ANSWER)], 1, inf)
 
     async def _together(self) -> None:
         levels = self._limits.levels()
-        seconds = self.seconds_left * _TOGETHER_SHARE
-        for number in self._rounds("together", seconds):
+        for number in self._rounds("together"):
             for level in levels if number == 0 else self._rng.permutation(levels):
-                await self._bursts(int(level), seconds)
+                await self._bursts(int(level))
                 if self.seen.sequences_bounded and number == 0:
                     break
             levels = self._levels_within(levels)
@@ -112,16 +133,16 @@ class Measuring:
         limit = self.seen.sequences
         return sorted({2, max(2, limit // 2), limit} | {level for level in levels if level < limit})
 
-    async def _bursts(self, clients: int, seconds: float) -> None:
+    async def _bursts(self, clients: int) -> None:
         for asks in self._limits.bursts(clients):
-            if self._expected_seconds(asks) > seconds / 4:
+            too_long = self._expected_seconds(asks) > _BURST_SHARE * self._phase_seconds
+            if self._is_over() or (too_long and self.seen.bursts):
                 continue
             seen = await self._target.serve(asks, clients, inf)
             self.seen.bursts.append(seen)
             together = longest_together(seen).sequences
             self.seen.sequences = max(self.seen.sequences, together)
-            short = asks[0].prompt_tokens <= SHORT
-            if short and together < clients and len(seen) == clients:
+            if asks[0].prompt_tokens <= SHORT and together < clients and len(seen) == clients:
                 self.seen.sequences_bounded = True
 
     def _expected_seconds(self, asks: Sequence[Ask]) -> float:
@@ -134,8 +155,7 @@ class Measuring:
         if self.seen.sequences < 2:  # noqa: PLR2004 - one more than the prompt needs another
             return
         lengths = self._limits.prompt_lengths()
-        seconds = self.seconds_left * _INTERRUPTED_SHARE
-        for _ in self._rounds("interrupted", seconds):
+        for _ in self._rounds("interrupted"):
             order = [int(length) for length in self._rng.permutation(lengths)]
             asks, others = self._limits.interruption(self.seen.sequences, order)
             seen = await self._target.serve(asks, others + 1, inf)

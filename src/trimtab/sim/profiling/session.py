@@ -27,6 +27,7 @@ _ASSUMED_MODEL_LEN: Final = 4096
 _MOST_REQUESTS: Final = 1000
 _SCALES: Final = (1.0, 0.5, 0.25, 0.12, 0.06)
 _LOOKS: Final = 3
+_LOOK_SECONDS: Final = 0.2
 _QUIET_REQUESTS: Final = 12
 _UNSTABLE: Final = 0.5  # spread of the middle half of equal idle requests, relative to their median
 _AT_ONCE: Final = 0.1  # of a request's time, from its first token to its last
@@ -141,7 +142,7 @@ async def _quiet_gauges(client: Client, told: Told) -> Gauges:
                 f"the engine is busy: {gauges.running or 0:.0f} requests run and {gauges.waiting or 0:.0f} wait",
                 fix="measure when nobody else uses it, or pass --busy to get a profile of what is left of it",
             )
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(_LOOK_SECONDS)
     return gauges
 
 
