@@ -98,6 +98,12 @@ def train_command(
         weights = train(sources, groups, name=name, encoder=_encoder(encoder))
     except ModuleNotFoundError as error:
         raise Problem(f"training needs the Python package {error.name}", fix="pip install 'trimtab[learn]'") from error
+    asked = [
+        *(f"--trace {trace}" for trace in traces),
+        *(f"--log {log.name}" for log in logs),
+        f"--features {features}",
+    ]
+    weights["made_by"] = f"trimtab predictor train {' '.join(asked)} --seconds-per-token {seconds_per_token:g}"
     write_weights(weights, out)
     rows = [{"source": source["name"], **source["held_out"]} for source in weights["provenance"]]
     if output_format == "json":

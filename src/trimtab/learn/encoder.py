@@ -48,11 +48,17 @@ def load_encoder(name: str) -> Encoder:
 def within(encoder: Encoder, seconds: float = DEADLINE_SECONDS) -> Encoder:
     """Return an encoder that raises `TimeoutError` where an answer takes longer, so that `Guarded` falls back.
 
-    One batch is encoded at a time; while a late one is still under way, those after it are late, too.
+    One batch is encoded at a time; while a late one is still under way, those after it are late, too, and are not
+    begun once nobody waits for them.
     """
     worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
     def encode(prompts: Sequence[str]) -> Rows:
-        return worker.submit(encoder, prompts).result(timeout=seconds)
+        answer = worker.submit(encoder, prompts)
+        try:
+            return answer.result(timeout=seconds)
+        except TimeoutError:
+            answer.cancel()
+            raise
 
     return encode

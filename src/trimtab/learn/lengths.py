@@ -100,6 +100,7 @@ def train(sources: Sequence[Source], groups: Sequence[str], *, name: str, encode
         "format": FORMAT,
         "name": name,
         "groups": list(groups),
+        "columns": list(columns_of(groups)),
         "start_level": start,
         "p90_shift": _conformal_shift(heads["p90"], _stack(tables, later)),
         "embedding": embedding,
