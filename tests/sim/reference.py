@@ -133,11 +133,39 @@ class NaiveCache:
         holding.keys.clear()
         holding.named = 0
 
+    def shrink(self, holding: Holding, blocks: int) -> None:
+        """Give back fresh blocks beyond so many."""
+        while len(holding) > blocks:
+            self._idle[holding.keys.pop()] = None
+
     def _take_one(self) -> None:
         if self._untouched:
             self._untouched -= 1
         else:
             self._idle.popitem(last=False)
+
+
+class NaiveHost:
+    """Blocks in host memory: a list, the least recently used first."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.keys: list[BlockKey] = []
+
+    def store(self, keys: Ordered[BlockKey]) -> None:
+        """Add those that are not here, and drop what is too much."""
+        for key in keys:
+            if key not in self.keys:
+                self.keys.append(key)
+                del self.keys[: -self.capacity]
+
+    def use(self, keys: Ordered[BlockKey], on_gpu: int) -> None:
+        """Make them the most recently used, the first one last; copy those from the GPU that are not here."""
+        for key in reversed(keys):
+            if key in self.keys:
+                self.keys.remove(key)
+                self.keys.append(key)
+        self.store(keys[:on_gpu])
 
 
 @dataclass(slots=True, eq=False)
@@ -181,7 +209,10 @@ class ReferenceEngine:
 
     def __init__(self, config: EngineConfig, cost: IterationCost) -> None:
         self.config = config
-        self.cost = cost
+        self.cost = cost.offloading() if config.host_kv_blocks else cost
+        self.host = NaiveHost(config.host_kv_blocks) if config.host_kv_blocks else None
+        self._loading: list[tuple[NaiveSequence, float]] = []
+        self._link_free_at = 0.0
         self.cache = NaiveCache(max(config.kv_blocks - 1, 1), config.block_size, prefix_caching=config.prefix_caching)
         self.preemptions = 0
         self._running: list[NaiveSequence] = []
@@ -231,6 +262,9 @@ class ReferenceEngine:
             self.cache.release(sequence.holding)
         elif sequence not in self._fresh:
             self._waiting -= 1
+            if any(sequence is other for other, _ in self._loading):
+                self._loading = [(other, at) for other, at in self._loading if other is not sequence]
+                self.cache.release(sequence.holding)
         sequence.phase = Phase.ABORTED
         return True
 
@@ -251,9 +285,13 @@ class ReferenceEngine:
         fresh, self._fresh = [s for s in self._fresh if s.alive], []
         for sequence in fresh:
             self._enqueue(sequence)
-        if not batch:
-            return self.next_iteration(now) if fresh else None
+        if not batch and (fresh or any(at <= now for _, at in self._loading)):
+            return self.next_iteration(now)
+        if not batch and not self._loading:
+            return None
         self._under_way = True
+        if not batch:  # nothing to do before a copy is over
+            return NaiveIteration(now, min(at for _, at in self._loading), {})
         return self._timed(batch, now)
 
     def complete(self, iteration: NaiveIteration) -> list[NaiveSequence]:
@@ -296,15 +334,28 @@ class ReferenceEngine:
         return budget
 
     def _admit_waiting(self, batch: dict[NaiveSequence, int], budget: int, now: float) -> None:
+        for sequence, at in list(self._loading):
+            if at <= now and budget:
+                rest = sequence.known_tokens - sequence.computed
+                tokens = min(rest, budget)
+                if not self.cache.grow(sequence.holding, self.cache.blocks_for(sequence.computed + tokens)):
+                    tokens = len(sequence.holding) * self.cache.block_size - sequence.computed
+                self._loading.remove((sequence, at))
+                self._enter(sequence, tokens, now)
+                self.cache.shrink(sequence.holding, self.cache.blocks_for(sequence.computed + tokens))
+                batch[sequence] = tokens
+                budget = budget - tokens if tokens == rest else 0
         passed_over = []
-        while budget and self._queue and len(self._running) < self.config.max_num_seqs:
+        while budget and self._queue and len(self._running) + len(self._loading) < self.config.max_num_seqs:
             sequence = self._queue[0][-1]
             if sequence.phase is not Phase.WAITING:
                 heapq.heappop(self._queue)
             elif not self._adapter_fits(sequence):
                 passed_over.append(heapq.heappop(self._queue))
+            elif self._load(sequence, budget, now):
+                heapq.heappop(self._queue)
             else:
-                tokens = self._admit(sequence, budget, now)
+                tokens = 0 if self._in_host(sequence)[1] else self._admit(sequence, budget, now)
                 if not tokens:
                     break
                 heapq.heappop(self._queue)
@@ -327,6 +378,38 @@ class ReferenceEngine:
         self.cache.forget_names(sequence.holding, shared)
         del sequence.hashes[shared:]
         sequence.computed = found
+        if self.host is not None:
+            self.host.use(hits[:shared], shared)
+        self._enter(sequence, tokens, now)
+        return tokens
+
+    def _in_host(self, sequence: NaiveSequence) -> tuple[int, int]:
+        """Leading blocks on the GPU, and those after them that only the host has."""
+        shared = sequence.work.block_hashes[: (sequence.known_tokens - 1) // self.cache.block_size]
+        on_gpu = self.cache.count_hits(shared)
+        end = on_gpu
+        while self.host is not None and end < len(shared) and shared[end] in self.host.keys:
+            end += 1
+        return on_gpu, end - on_gpu
+
+    def _load(self, sequence: NaiveSequence, budget: int, now: float) -> bool:
+        """Start copying blocks from the host, if there are any and there is room."""
+        on_gpu, in_host = self._in_host(sequence)
+        shared, found = sequence.work.block_hashes, (on_gpu + in_host) * self.cache.block_size
+        blocks = self.cache.blocks_for(found + min(sequence.known_tokens - found, budget))
+        if not in_host or self.host is None or not self.cache.can_admit(shared[:on_gpu], blocks):
+            return False
+        sequence.holding = self.cache.admit(shared[:on_gpu])
+        assert self.cache.grow(sequence.holding, blocks)
+        self.host.use(shared[: on_gpu + in_host], on_gpu)
+        del sequence.hashes[len(shared) :]
+        sequence.computed = found
+        self._link_free_at = max(self._link_free_at, now) + in_host * self.cost.per_host_block
+        self._loading.append((sequence, self._link_free_at))
+        return True
+
+    def _enter(self, sequence: NaiveSequence, tokens: int, now: float) -> None:
+        found = sequence.computed
         self._reserve(sequence, tokens)
         self._waiting -= 1
         self._running.append(sequence)
@@ -334,7 +417,6 @@ class ReferenceEngine:
         if sequence.admitted_at is None:
             sequence.admitted_at = max(now, sequence.arrived_at)
             sequence.cached_tokens = found
-        return tokens
 
     def _reserve(self, sequence: NaiveSequence, tokens: int) -> bool:
         """Get the blocks for `tokens` more tokens, and offer those that they fill to the prefix cache."""
@@ -344,7 +426,13 @@ class ReferenceEngine:
             return False
         full = end // size
         if full > sequence.holding.named:
+            before = sequence.holding.named
             self.cache.name(sequence.holding, sequence.hashes, min(full, len(sequence.hashes)))
+            if self.host is not None:
+                known = len(sequence.work.block_hashes)
+                if not self.config.host_kv_answers:
+                    known = min(known, sequence.work.prompt_tokens // size)
+                self.host.store(sequence.hashes[before : min(full, known)])
         return True
 
     def _worst_running(self) -> NaiveSequence:
@@ -377,7 +465,8 @@ class ReferenceEngine:
     def _adapter_fits(self, sequence: NaiveSequence) -> bool:
         if not sequence.work.adapter:
             return True
-        loaded = {other.work.adapter for other in self._running if other.work.adapter}
+        batch = [*self._running, *(other for other, _ in self._loading)]
+        loaded = {other.work.adapter for other in batch if other.work.adapter}
         return sequence.work.adapter in loaded or len(loaded) < self.config.max_loras
 
     def _produce(self, sequence: NaiveSequence, at: float) -> None:

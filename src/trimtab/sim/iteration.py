@@ -20,6 +20,8 @@ class EngineConfig:
         max_num_batched_tokens: At least `max_num_seqs`, so that no sequence that decodes goes without its token.
         max_loras: Different adapters in one batch; 0 means that requests may not name an adapter.
         async_scheduling: Plan each iteration while the one before it runs, so that what comes meanwhile waits for both.
+        host_kv_blocks: Blocks of the KV cache that host memory keeps besides; 0 for no offloading.
+        host_kv_answers: Whether the host can find blocks of answers again, and not those of prompts only.
 
     Raises:
         Problem: No engine has these limits; vLLM refuses them too.
@@ -33,6 +35,8 @@ class EngineConfig:
     prefix_caching: bool = True
     max_loras: int = 0
     async_scheduling: bool = False
+    host_kv_blocks: int = 0
+    host_kv_answers: bool = True
 
     def __post_init__(self) -> None:
         if self.max_num_seqs < 1:
@@ -42,6 +46,8 @@ class EngineConfig:
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}, below max_num_seqs ({self.max_num_seqs})",
                 fix="raise max_num_batched_tokens or lower max_num_seqs",
             )
+        if self.host_kv_blocks and not self.prefix_caching:
+            raise Problem("host_kv_blocks is set, but nothing is found again", fix="switch prefix caching on")
 
     @classmethod
     def of(cls, profile: Profile) -> "EngineConfig":

@@ -2,23 +2,24 @@
 
 One iteration of continuous batching takes
 
-    base + sqrt(weights^2 + (arithmetic * (P + D))^2)
+    base + (weights^s + (arithmetic * (P + D))^s)^(1/s)
          + per_prefill_token * P + per_decode_sequence * D + per_context_token * C + per_attention_pair * A     seconds
 
 for P prompt tokens processed, D sequences that decode one token each, C tokens of context that those D sequences read,
 and A pairs of (new token, earlier token) that the prompt chunks attend over. `base` holds what every iteration pays:
 launching kernels, scheduling. Reading the weights and computing with them overlap, so that the slower of the two
-counts, and near the point where they meet a little more. The form is linear in C, so that a run of equal iterations
-has a closed sum.
+counts, and near the point where they meet a little more: the less, the larger `s`, the `sharpness`. The form is linear
+in C, so that a run of equal iterations has a closed sum.
 
 Two things that some engines do can be told too. An iteration with prompt tokens costs `mixed` more, and takes at least
 `mixed_floor`, because its kernels are launched one by one where those of decodes alone are replayed as one graph. And
-with more than `split_decodes` sequences the attention of a sequence is no longer shared out among processors, so that the term in C
-becomes `unsplit_context_token * C + per_longest_token * L`, L being the longest context among the D sequences.
+with more than `split_decodes` sequences the attention of a sequence is no longer shared out among processors, so that
+the term in C becomes `unsplit_context_token * C + per_longest_token * L`, L being the longest context among the D
+sequences. An engine that offloads its KV cache pays `per_stored_token` more for each token.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import resources
 from math import hypot
 from pathlib import Path
@@ -38,11 +39,14 @@ class IterationCost:
     Attributes:
         weights: To read the weights once; 0 where `base` holds it, as if it did not overlap with arithmetic.
         arithmetic: To compute with the weights, per token processed, if reading them took no time.
+        sharpness: How soon the slower of the two alone counts; 2, and more for larger products.
         mixed: What an iteration with prompt tokens costs more.
         mixed_floor: The least that an iteration with prompt tokens takes.
         split_decodes: Most decoding sequences whose attention is shared out among processors; 0 for no such limit.
         unsplit_context_token: Beyond it, what takes the place of `per_context_token`.
         per_longest_token: Beyond it, per token of the longest context.
+        per_host_block: To bring a block of the KV cache back from host memory, while the engine goes on.
+        per_stored_token: To copy a token's part of the KV cache to host memory, for engines that do.
     """
 
     base: float
@@ -57,6 +61,9 @@ class IterationCost:
     split_decodes: float = 0.0
     unsplit_context_token: float = 0.0
     per_longest_token: float = 0.0
+    per_host_block: float = 0.0
+    per_stored_token: float = 0.0
+    sharpness: float = 2.0
 
     def seconds(
         self,
@@ -70,7 +77,7 @@ class IterationCost:
         """Duration of one iteration."""
         seconds = (
             self.base
-            + hypot(self.weights, self.arithmetic * (prefill_tokens + decodes))
+            + self._products(self.arithmetic * (prefill_tokens + decodes))
             + self.per_prefill_token * prefill_tokens
             + self.per_decode_sequence * decodes
             + self.per_attention_pair * attention_pairs
@@ -86,6 +93,20 @@ class IterationCost:
         if self._is_unsplit(decodes):
             return self.unsplit_context_token * decodes + self.per_longest_token
         return self.per_context_token * decodes
+
+    def offloading(self) -> "IterationCost":
+        """The cost of an engine that copies its KV cache to host memory."""
+        return replace(
+            self,
+            per_prefill_token=self.per_prefill_token + self.per_stored_token,
+            per_decode_sequence=self.per_decode_sequence + self.per_stored_token,
+        )
+
+    def _products(self, arithmetic: float) -> float:
+        """Seconds of the products with the weights, whose arithmetic alone takes so long."""
+        if self.sharpness == 2:  # noqa: PLR2004 - the square root is exact where powers are not
+            return hypot(self.weights, arithmetic)
+        return float((self.weights**self.sharpness + arithmetic**self.sharpness) ** (1 / self.sharpness))
 
     def _is_unsplit(self, decodes: int) -> bool:
         return 0 < self.split_decodes < decodes
@@ -219,6 +240,8 @@ def parse_profile(raw: Any) -> Profile:
     for name in ("tensor_parallel", "max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size"):
         _positive_integer(getattr(profile, name), name)
     _positive_integer(profile.kv_blocks, "kv_blocks")
+    if profile.iteration.sharpness < 1:
+        raise ValueError("iteration.sharpness must be at least 1")
     if profile.iteration.base + profile.iteration.weights <= 0:
         raise ValueError("iteration.base must be above zero, else time would stand still")
     return profile

@@ -6,6 +6,9 @@ yet. What is left of the budget admits waiting sequences, prompts in chunks, as 
 adapter slots last. A running sequence that finds no free block takes those of the worst one (the last admitted, or by
 priority), which goes back to the queue and computes its tokens again, less what the prefix cache still holds.
 
+With a host tier, blocks that follow those found on the GPU may be found in host memory. Their sequence takes its place
+and its blocks, and waits until they have been copied; the engine goes on meanwhile. Copies come one after the other.
+
 Nothing here reads a clock, waits or draws random numbers, so that the lab can run it as events and `trimtab engine`
 against a wall clock, one iteration after the other:
 
@@ -26,6 +29,7 @@ import heapq
 from collections import Counter
 from dataclasses import replace
 
+from trimtab.sim.host_tier import HostTier
 from trimtab.sim.iteration import EngineConfig, Iteration, SchedulingPolicy, Step
 from trimtab.sim.kv_cache import NO_RUN, KvCache
 from trimtab.sim.lockstep import Lockstep, Phase, Sequence, Work
@@ -44,11 +48,15 @@ class ServingEngine:
         prefix_hits: Those of them that were found.
         iterations: Iterations that are over.
         busy_seconds: What they took.
+        host: The blocks in host memory; None without offloading.
+        host_hits: Prompt tokens that were found there at first admissions.
     """
 
     def __init__(self, config: EngineConfig, cost: IterationCost) -> None:
         self.config = config
-        self.cost = cost
+        self.cost = cost.offloading() if config.host_kv_blocks else cost
+        self.host = HostTier(config.host_kv_blocks) if config.host_kv_blocks else None
+        self.host_hits = 0
         self.cache = KvCache(max(config.kv_blocks - 1, 1), config.block_size, prefix_caching=config.prefix_caching)
         self.paused = False
         self.preemptions = 0
@@ -62,6 +70,8 @@ class ServingEngine:
         self._under_way = False
         self._queue: list[tuple[int, float, int, Sequence]] = []  # heap; aborted sequences leave it when they surface
         self._fresh: list[Sequence] = []  # came while an iteration ran whose successor had been planned
+        self._loading: dict[Sequence, float] = {}  # wait for their blocks from the host, until when
+        self._link_free_at = 0.0
         self._waiting = 0
         self._deferred = 0
         self._added = 0
@@ -79,7 +89,13 @@ class ServingEngine:
     def waiting(self) -> tuple[Sequence, ...]:
         """Sequences in the queue, the next one first."""
         in_order = [entry[-1] for entry in sorted(self._queue, key=lambda entry: entry[:3])]
-        return tuple(sequence for sequence in in_order + self._fresh if sequence.phase is Phase.WAITING)
+        in_order = [*self._loading, *in_order, *self._fresh]
+        return tuple(sequence for sequence in in_order if sequence.phase is Phase.WAITING)
+
+    @property
+    def loading(self) -> tuple[Sequence, ...]:
+        """Those of the waiting sequences whose blocks come from the host; they hold their blocks already."""
+        return tuple(self._loading)
 
     @property
     def num_running(self) -> int:
@@ -141,6 +157,7 @@ class ServingEngine:
             self._release(sequence)
         else:
             self._waiting -= 1
+            self._stop_loading(sequence)
         sequence.phase = Phase.ABORTED
         return True
 
@@ -148,6 +165,10 @@ class ServingEngine:
         """Lose every block, as a sleeping engine does; running sequences go back to the queue and compute again."""
         for sequence in reversed(self.running):
             self._preempt(sequence)
+        for sequence in [*self._loading]:
+            self._stop_loading(sequence)
+            self._waiting -= 1
+            self._enqueue(sequence)
         self.cache.forget()
 
     def next_iteration(self, now: float) -> Iteration | None:
@@ -249,7 +270,13 @@ class ServingEngine:
             # Else nobody is admitted; where nobody was served either, the pass took no time and is made again.
         fresh = self._take_fresh()
         if not self._served and not self._lockstep.size:
-            return self._begin(now) if fresh else None
+            arrived = min(self._loading.values(), default=None)
+            if fresh or (arrived is not None and arrived <= now):
+                return self._begin(now)
+            if arrived is None:
+                return None
+            self._under_way = True
+            return Iteration(now, arrived, {}, 0, 0, 0, 0.0, tuple(preempted))
         self._under_way = True
         return self._timed(tuple(preempted), now)
 
@@ -300,7 +327,7 @@ class ServingEngine:
     def _equal_iterations(self) -> int:
         """How many iterations from now on only decode the same sequences; 0 or 1 where that is not sure."""
         lockstep = self._lockstep
-        if not lockstep.size or len(self._running) > lockstep.size or self._fresh:
+        if not lockstep.size or len(self._running) > lockstep.size or self._fresh or self._loading:
             return 0
         iterations = lockstep.affordable(self.cache.free, min(lockstep.until_finish(), lockstep.until_name()))
         return iterations if iterations > 1 and self._nobody_can_join() else 0
@@ -390,8 +417,9 @@ class ServingEngine:
         return budget
 
     def _admit_waiting(self, budget: int, now: float) -> None:
+        budget = self._admit_loaded(budget, now)
         passed_over = []
-        while budget and self._queue and len(self._running) < self.config.max_num_seqs:
+        while budget and self._queue and len(self._running) + len(self._loading) < self.config.max_num_seqs:
             sequence = self._queue[0][-1]
             if sequence.phase is not Phase.WAITING:
                 heapq.heappop(self._queue)
@@ -399,10 +427,11 @@ class ServingEngine:
                 passed_over.append(heapq.heappop(self._queue))
             else:
                 tokens = self._admit(sequence, budget, now)
-                if not tokens:
+                if not tokens and sequence not in self._loading:
                     break
                 heapq.heappop(self._queue)
-                self._served[sequence] = tokens
+                if tokens:
+                    self._served[sequence] = tokens
                 budget -= tokens
         self._deferred = len(passed_over)
         for entry in passed_over:
@@ -412,7 +441,11 @@ class ServingEngine:
         """Move a sequence into the batch; returns its tokens in this iteration, 0 if there is no room for it."""
         cache, hashes = self.cache, sequence.work.block_hashes
         # The last token is always computed, because its logits are what the next one is drawn from.
-        hits = cache.count_hits(hashes, (sequence.known_tokens - 1) // cache.block_size)
+        most = (sequence.known_tokens - 1) // cache.block_size
+        hits = cache.count_hits(hashes, most)
+        if self.host is not None and (loaded := self.host.count_hits(hashes, hits, most)):
+            self._load(self.host, sequence, hits, loaded, budget, now)
+            return 0
         again = cache.blocks_of(sequence.run) if hits == len(hashes) else 0
         found = (hits + again) * cache.block_size
         tokens = min(sequence.known_tokens - found, budget)
@@ -424,17 +457,67 @@ class ServingEngine:
         sequence.blocks = hits + (cache.hold_run(sequence.run) if again else 0)
         sequence.run = NO_RUN
         sequence.computed = found
-        self._enter(sequence)
+        if self.host is not None:
+            self.host.use(hashes, hits, 0)
+        self._take_place(sequence)
+        self._enter(sequence, now)
         self._reserve(sequence, tokens)
-        if sequence.admitted_at is None:
-            sequence.admitted_at = max(now, sequence.arrived_at)
-            sequence.cached_tokens = found
-            self.prefix_queries += sequence.work.prompt_tokens
-            self.prefix_hits += found
         return tokens
 
+    def _load(self, host: HostTier, sequence: Sequence, hits: int, loaded: int, budget: int, now: float) -> None:
+        """Start copying a sequence's blocks from the host, if there is room for them and for what it computes then."""
+        cache, hashes = self.cache, sequence.work.block_hashes
+        found = (hits + loaded) * cache.block_size
+        fresh = cache.blocks_for(found + min(sequence.known_tokens - found, budget)) - hits
+        if fresh > cache.free - cache.count_idle(hashes, hits):
+            return
+        sequence.held = list(hashes[:hits])
+        cache.hold(sequence.held)
+        cache.take(fresh)
+        host.use(hashes, hits, loaded)
+        if sequence.admitted_at is None:
+            self.host_hits += loaded * cache.block_size
+        sequence.blocks = hits + fresh
+        sequence.run = NO_RUN
+        sequence.computed = found
+        self._take_place(sequence)
+        self._link_free_at = max(self._link_free_at, now) + loaded * self.cost.per_host_block
+        self._loading[sequence] = self._link_free_at
+
+    def _admit_loaded(self, budget: int, now: float) -> int:
+        """Let those whose blocks have arrived compute the rest of their prompts; returns the budget that is left.
+
+        Who cannot compute all of it keeps the others out, as long prompts do.
+        """
+        for sequence in [sequence for sequence, at in self._loading.items() if at <= now]:
+            if not budget:
+                break
+            rest = sequence.known_tokens - sequence.computed
+            tokens = min(rest, budget)
+            if self._missing_blocks(sequence, tokens) > self.cache.free:
+                tokens = sequence.blocks * self.cache.block_size - sequence.computed
+            del self._loading[sequence]
+            self._enter(sequence, now)
+            self._reserve(sequence, tokens)
+            self._give_back(sequence, sequence.blocks - self.cache.blocks_for(sequence.computed + tokens))
+            self._served[sequence] = tokens
+            budget = budget - tokens if tokens == rest else 0
+        return budget
+
+    def _give_back(self, sequence: Sequence, blocks: int) -> None:
+        """Free blocks that a sequence had reserved for a larger budget than it got."""
+        self.cache.release((), blocks)
+        sequence.blocks -= blocks
+
+    def _stop_loading(self, sequence: Sequence) -> None:
+        """Take its blocks and its place from a sequence if it waits for the host."""
+        if self._loading.pop(sequence, None) is not None:
+            self._release(sequence)
+            sequence.computed = 0
+            self._give_place_up(sequence)
+
     def _missing_blocks(self, sequence: Sequence, tokens: int) -> int:
-        return self.cache.blocks_for(sequence.computed + tokens) - sequence.blocks
+        return max(self.cache.blocks_for(sequence.computed + tokens) - sequence.blocks, 0)
 
     def _reserve(self, sequence: Sequence, tokens: int) -> bool:
         """Get the blocks for `tokens` more tokens, and offer those that they fill to the prefix cache."""
@@ -447,7 +530,13 @@ class ServingEngine:
         return True
 
     def _name(self, sequence: Sequence, full: int) -> None:
-        self.cache.name(sequence.held, sequence.work.block_hashes, full)
+        hashes, before = sequence.work.block_hashes, len(sequence.held)
+        self.cache.name(sequence.held, hashes, full)
+        if self.host is not None:
+            end = len(sequence.held)
+            if not self.config.host_kv_answers:
+                end = min(end, sequence.work.prompt_tokens // self.cache.block_size)
+            self.host.store(hashes[before:end])
 
     def _worst_running(self) -> Sequence:
         if self.config.scheduling_policy == "fcfs":
@@ -462,14 +551,27 @@ class ServingEngine:
         self.preemptions += 1
         self._enqueue(sequence)
 
-    def _enter(self, sequence: Sequence) -> None:
+    def _enter(self, sequence: Sequence, now: float) -> None:
+        """Move a sequence that has taken its place and its blocks into the batch."""
         self._waiting -= 1
         self._places += 1
         sequence.place = self._places
         sequence.phase = Phase.RUNNING
         self._running[sequence.place] = sequence
+        if sequence.admitted_at is None:
+            sequence.admitted_at = max(now, sequence.arrived_at)
+            sequence.cached_tokens = sequence.computed
+            self.prefix_queries += sequence.work.prompt_tokens
+            self.prefix_hits += sequence.computed
+
+    def _take_place(self, sequence: Sequence) -> None:
         if sequence.work.adapter:
             self._adapters[sequence.work.adapter] += 1
+
+    def _give_place_up(self, sequence: Sequence) -> None:
+        if sequence.work.adapter:
+            self._adapters[sequence.work.adapter] -= 1
+            self._adapters += Counter()  # drops what has come down to zero
 
     def _remove(self, sequence: Sequence) -> None:
         """Take a sequence out of the batch, its numbers up to date."""
@@ -478,9 +580,7 @@ class ServingEngine:
             self._lockstep.leave(sequence)
         del self._running[sequence.place]
         sequence.place = 0
-        if sequence.work.adapter:
-            self._adapters[sequence.work.adapter] -= 1
-            self._adapters += Counter()  # drops what has come down to zero
+        self._give_place_up(sequence)
 
     def _release(self, sequence: Sequence, *, again: bool = False) -> None:
         """Free its blocks; with `again` it finds those that are full when it comes back."""

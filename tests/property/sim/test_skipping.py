@@ -60,15 +60,25 @@ def random_world(seed: int) -> World:
         scheduling_policy=random.choice(["fcfs", "priority"]),
         prefix_caching=random.random() < 0.7,
         max_loras=2,
-        async_scheduling=seed % 4 == 1,
     )
     cost = IterationCost(0.01, 1e-4, 1e-5, random.choice([0.0, 1e-6, 1e-4]), 1e-8)
-    if seed % 3 == 0:
-        cost = replace(cost, mixed=0.003, mixed_floor=0.02, split_decodes=2, unsplit_context_token=5e-7, per_longest_token=1e-5)
     span = random.choice([0.1, 1.0, 10.0])
     adapters = random.random() < 0.2
     clients = [a_client(random, longest, span, adapters=adapters) for _ in range(random.randint(1, 40))]
-    return World(config, cost, clients)
+    return World(*with_extras(seed, config, cost), clients)
+
+
+def with_extras(seed: int, config: EngineConfig, cost: IterationCost) -> tuple[EngineConfig, IterationCost]:
+    """What only some engines do, in some of the worlds."""
+    if seed % 3 == 0:
+        cost = replace(cost, mixed=0.003, mixed_floor=0.02, split_decodes=2, unsplit_context_token=5e-7)
+        cost = replace(cost, per_longest_token=1e-5)
+    if seed % 4 == 1:
+        config = replace(config, async_scheduling=True)
+    if seed % 5 < 3 and config.prefix_caching:
+        config = replace(config, host_kv_blocks=(8, 40, 400)[seed % 3], host_kv_answers=seed % 2 == 0)
+        cost = replace(cost, per_host_block=(0.000173, 0.010731, 0.0)[seed % 7 % 3], per_stored_token=1e-6)
+    return config, cost
 
 
 def a_client(random: Random, longest: int, span: float, *, adapters: bool) -> Client:
@@ -176,10 +186,12 @@ def end_of(step: Step, now: float) -> float:
 
 
 def check_books(target: ServingEngine) -> None:
-    shared = Counter(key for sequence in target.running for key in sequence.held if key >= 0)
-    own = sum(s.blocks - sum(key >= 0 for key in s.held) for s in target.running)
+    holders = [*target.running, *target.loading]
+    shared = Counter(key for sequence in holders for key in sequence.held if key >= 0)
+    own = sum(s.blocks - sum(key >= 0 for key in s.held) for s in holders)
     assert len(shared) + own == target.cache.used, "each held block is counted once, shared or not"
-    assert all(not s.held and not s.blocks for s in target.waiting)
+    assert all(not s.held and not s.blocks for s in target.waiting if s not in target.loading)
+    assert target.host is None or len(target.host) <= target.host.capacity
 
 
 def seen(sequence: Sequence | NaiveSequence) -> Seen:
