@@ -8,7 +8,9 @@ on any machine.
 Source: QLM (SoCC 2024) describes an exact planner; this one is our replacement for it [design].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import islice
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from trimtab.decide.queueing.moves import Costs, Ints, Neighborhood, Table, leas
 from trimtab.decide.queueing.plan import Cost, Plan, Problem, check, cost, runs, violations
 
 STARTS = 12
-BUDGET = 400_000
+BUDGET = 300_000
 """Moves evaluated by default."""
 
 WORTH = 0.02
@@ -81,18 +83,19 @@ def improve(
         ValueError: `start` is no plan of this problem.
     """
     planning = _Planning(Table(problem))
-    known = [earliest_deadline_first(problem)]
-    if start is not None:
-        known.append(planning.inserted(start))
-        check(problem, known[-1])
-    if starts > len(known) or start is None:
-        known.append(planning.inserted(problem.pinned()))
-    best = min(known, key=planning.cost)
-    for tried, plan in enumerate(planning.starts(known, generator)):
-        if tried >= starts or planning.evaluated >= budget_moves or planning.cannot_improve(best):
+    known = planning.greedy if start is None else planning.inserted(start)
+    check(problem, known)
+    best = min(known, earliest_deadline_first(problem), key=planning.cost)
+    tried: set[Plan] = set()
+    for make in islice(planning.starts(best, generator), starts):
+        if planning.evaluated >= budget_moves:
             break
-        best = min(best, planning.polished(plan, budget_moves), key=planning.cost)
-        planning.best = best
+        plan = make()
+        if plan not in tried:
+            best = planning.best = min(best, planning.polished(plan, budget_moves), key=planning.cost)
+            tried.add(plan)
+        if planning.cannot_improve(best):
+            break
     return best
 
 
@@ -122,19 +125,26 @@ class _Planning:
         return cost(self._problem, plan)
 
     def cannot_improve(self, plan: Plan) -> bool:
-        """Whether nothing is late and no model is loaded that need not be."""
+        """Whether nothing is late and no model is loaded that need not be; a polished plan is then good enough."""
         problem = self._problem
         needed = {job.model for job in problem.jobs} - {machine.resident for machine in problem.machines}
         reached = self.cost(plan)
         return reached.penalty == 0 and reached.swaps <= len(needed)
 
-    def starts(self, known: Sequence[Plan], generator: np.random.Generator | None) -> Iterator[Plan]:
-        """Yield the plans to polish: those known, best first, then changed and random ones without end."""
-        yield from sorted(dict.fromkeys(known), key=self.cost)
-        self.best = min(known, key=self.cost)
+    @cached_property
+    def greedy(self) -> Plan:
+        """Every job where it costs least, by deadline."""
+        return self.inserted(self._problem.pinned())
+
+    def starts(self, best: Plan, generator: np.random.Generator | None) -> Iterator[Callable[[], Plan]]:
+        """Yield what makes the plans to polish: the best that is known, those that need no luck, then others."""
+        self.best = best
+        yield lambda: best
+        yield lambda: self.greedy
+        yield lambda: earliest_deadline_first(self._problem)
         while generator is not None and self._table.movable.any():
-            yield self.inserted(self._thinned(self.best, generator))
-            yield self._scattered(generator)
+            yield partial(self._rebuilt, generator)
+            yield partial(self._scattered, generator)
 
     def polished(self, plan: Plan, budget: int) -> Plan:
         """Improve a plan until no move helps or the budget is spent."""
@@ -180,11 +190,11 @@ class _Planning:
         position[machines, turn:] = places
         self.evaluated += costs.score.size
 
-    def _thinned(self, plan: Plan, generator: np.random.Generator) -> Plan:
-        """Leave out a random share of the jobs."""
-        left_out = generator.random(self._table.count) < generator.uniform(0.1, 0.6)
-        left_out &= self._table.movable
-        return tuple(tuple(job for job in order if not left_out[job]) for order in plan)
+    def _rebuilt(self, generator: np.random.Generator) -> Plan:
+        """Take a random share of the jobs out of the best plan and insert them again."""
+        out = generator.random(self._table.count) < generator.uniform(0.1, 0.6)
+        out &= self._table.movable
+        return self.inserted(tuple(tuple(job for job in order if not out[job]) for order in self.best))
 
     def _scattered(self, generator: np.random.Generator) -> Plan:
         """Put every job on a random machine, in random order."""
