@@ -271,6 +271,8 @@ class Neighborhood:
         Args:
             budget: How many moves may be evaluated, to the next few queues.
         """
+        if not len(self._jobs):
+            return False
         while self._stale and self.evaluated < budget:
             self._refresh()
         touched = self._take_savings() or self._take_shorter()
