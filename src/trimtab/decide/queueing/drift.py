@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from trimtab.decide.queueing.bounded import Bounded
 from trimtab.decide.queueing.lengths import Outcome
 from trimtab.decide.queueing.rank import kendall_tau
 
@@ -28,12 +29,14 @@ class DriftPolicy:
         window: completions that are looked at, the most recent ones.
         every: completions between two looks.
         least: completions before the first look; until then first come, first served.
+        most: models and applications that are followed; the one that was silent longest is forgotten.
     """
 
     threshold: float = 0.3
     window: int = 2_000
     every: int = 100
     least: int = 200
+    most: int = 1_000
 
 
 class DriftGuard:
@@ -80,11 +83,11 @@ def gate(tau: float, policy: DriftPolicy | None = None) -> Order:
 class DriftGuards:
     """One guard for each model and application: predictions may be good for one and useless for another."""
 
-    __slots__ = ("_guards", "_policy")
+    __slots__ = ("_guards",)
 
     def __init__(self, policy: DriftPolicy | None = None) -> None:
-        self._policy = policy or DriftPolicy()
-        self._guards: dict[tuple[str, str], DriftGuard] = {}
+        policy = policy or DriftPolicy()
+        self._guards: Bounded[tuple[str, str], DriftGuard] = Bounded(policy.most, lambda: DriftGuard(policy))
 
     def order(self, model: str, tenant: str) -> Order:
         """Return what to order a request of this model and application by."""
@@ -93,7 +96,7 @@ class DriftGuards:
 
     def observe(self, model: str, tenant: str, outcome: Outcome) -> Order:
         """Count a request that ended."""
-        return self._guards.setdefault((model, tenant), DriftGuard(self._policy)).observe(outcome)
+        return self._guards.touch((model, tenant)).observe(outcome)
 
     @property
     def taus(self) -> Mapping[tuple[str, str], float | None]:
