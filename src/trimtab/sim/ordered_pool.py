@@ -1,13 +1,14 @@
 """One engine of the calibrated kind behind the production queue, in some order of service: what the order is worth.
 
-The queue, the order and the engine's physics are those that everything else uses. The requests have lengths drawn from
-a recorded trace and arrive as burstily as it did, at a rate that is set in relation to what the engine can do.
+The queue, the order and the engine's physics are those that everything else uses. Lengths, and what the shipped
+predictor said of them, are drawn from a recorded trace; requests arrive as burstily as there, at a rate that is set in
+relation to what the engine can do.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +16,15 @@ from numpy.typing import NDArray
 from trimtab.decide.queueing import Bounds, fcfs
 from trimtab.decide.queueing.line import Order
 from trimtab.decide.queueing.ssjf import ServiceTime
-from trimtab.model.problem import Problem
 from trimtab.sim.engine import Simulation
+from trimtab.sim.foreseen import held_out
 from trimtab.sim.ledger import Ledger
 from trimtab.sim.profile import load_profile
 from trimtab.sim.serving import EngineConfig
-from trimtab.sim.slots import gamma_arrivals
+from trimtab.sim.slots import Floats, gamma_arrivals
 from trimtab.sim.streams import stream
 from trimtab.sim.world import PoolWorld, ServerKind
-from trimtab.workload.catalog import find_traces
+from trimtab.workload.catalog import SHIPPED, find_traces
 from trimtab.workload.request import TraceRequest, statistics_of
 
 PATIENT = Bounds(max_requests=10**9, max_waiting_seconds=1e12, max_seconds_without_endpoint=1e12)
@@ -36,47 +37,49 @@ _FROM, _TO = 0.1, 0.8  # of the requests: the batch is full in between
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
-    """Requests of a recorded trace without their times.
+class Recorded:
+    """Requests of a recorded trace without their times, each with what the shipped predictor said of it.
 
     Attributes:
         input_tokens: Shape `(requests,)`.
         output_tokens: Shape `(requests,)`.
+        predicted_tokens: The predicted median, shape `(requests,)`.
         variation: Standard deviation over mean of the gaps between arrivals.
-        source: The file.
     """
 
     input_tokens: NDArray[np.int64]
     output_tokens: NDArray[np.int64]
+    predicted_tokens: Floats
     variation: float
-    source: str
-
-    def draw(self, seed: int, arrivals: Sequence[float], longest: int) -> list[TraceRequest]:
-        """Draw a request for each time of arrival; prompts are cut where an engine takes no more than `longest`."""
-        places = stream(seed, "requests", "lengths").integers(0, len(self.input_tokens), len(arrivals))
-        outputs = np.minimum(self.output_tokens[places], longest - 1)
-        inputs = np.minimum(self.input_tokens[places], longest - outputs)
-        columns = zip(arrivals, inputs.tolist(), outputs.tolist(), strict=True)
-        return [TraceRequest(at, prompt, answer) for at, prompt, answer in columns]
 
 
-@lru_cache(maxsize=4)
-def recorded_lengths(data: Path | None) -> Lengths:
-    """Read the first recorded trace, by name, that there is.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Requests that arrive, and what is predicted of them.
 
-    Raises:
-        Problem: There is none.
+    Attributes:
+        requests: In order of arrival.
+        answers: Their true lengths in tokens, shape `(requests,)`.
+        predicted: Their predicted lengths in tokens, shape `(requests,)`.
     """
-    catalog = find_traces(data)
-    entry = next((one for one in catalog.entries.values() if one.format.name == "azure"), None)
-    if entry is None:
-        raise Problem("there is no recorded trace with token counts", fix="point --data at a folder that holds one")
-    trace = entry.load(seed=0, start_seconds=0.0, duration_seconds=float("inf"))
-    return Lengths(
-        np.array([request.input_tokens for request in trace.requests]),
-        np.array([request.output_tokens for request in trace.requests]),
+
+    requests: list[TraceRequest]
+    answers: Floats
+    predicted: Floats
+
+
+@lru_cache(maxsize=1)
+def recorded() -> Recorded:
+    """Return the last fifth of the recorded trace that comes with Trimtab, on which its predictor was not trained."""
+    catalog = find_traces(SHIPPED)
+    entry = next(one for one in catalog.entries.values() if one.format.name == "azure")
+    trace = entry.load(seed=0, start_seconds=0.0, duration_seconds=inf)
+    requests = held_out(trace)
+    return Recorded(
+        np.array([request.input_tokens for request in requests]),
+        np.array([request.tokens for request in requests]),
+        np.array([request.prediction.p50 for request in requests]),
         statistics_of(trace).interarrival_cv,
-        trace.source,
     )
 
 
@@ -105,13 +108,27 @@ class Engine:
         profile = load_profile(self.profile)
         return min(profile.max_model_len, (profile.kv_blocks - 1) * profile.block_size)
 
+    def demand(self, seed: int, count: int, rate: float) -> Demand:
+        """Draw recorded requests that arrive as burstily as they did, at this rate per second; infinite: all at once.
 
-def run(engine: Engine, requests: Sequence[TraceRequest], predicted: Sequence[float] | None, order: Order) -> Ledger:
+        Prompts are cut where the engine cannot hold them.
+        """
+        known, longest = recorded(), self.longest()
+        places = stream(seed, "requests", "lengths").integers(0, len(known.input_tokens), count)
+        answers = np.minimum(known.output_tokens[places], longest - 1)
+        prompts = np.minimum(known.input_tokens[places], longest - answers)
+        times = gamma_arrivals(stream(seed, "requests", "arrivals"), count, rate, known.variation)
+        columns = zip(times.tolist(), prompts.tolist(), answers.tolist(), strict=True)
+        requests = [TraceRequest(at, prompt, answer) for at, prompt, answer in columns]
+        return Demand(requests, answers.astype(np.float64), known.predicted_tokens[places])
+
+
+def run(engine: Engine, requests: Sequence[TraceRequest], predicted: Floats | None, order: Order) -> Ledger:
     """Serve requests in this order, to the last one; returns what became of each."""
     simulation = Simulation()
     world = PoolWorld(simulation, bounds=PATIENT, order=order)
     world.add_servers(engine.kind(), 1)
-    world.feed(requests, predicted)
+    world.feed(requests, None if predicted is None else predicted.tolist())
     simulation.run()
     return world.ledger
 
@@ -130,20 +147,13 @@ class Pace:
 
 
 @lru_cache(maxsize=32)
-def full_pace(engine: Engine, data: Path | None) -> Pace:
+def full_pace(engine: Engine) -> Pace:
     """Measure what an engine does while its batch is full, under a pilot seed and first come, first served."""
     count = max(_ROUNDS * engine.sequences, _LEAST_REQUESTS)
-    requests = recorded_lengths(data).draw(_PILOT, [0.0] * count, engine.longest())
-    ledger = run(engine, requests, None, fcfs.order)
+    ledger = run(engine, engine.demand(_PILOT, count, inf).requests, None, fcfs.order)
     ended = ledger.column("ended_at")
     order = np.argsort(ended, kind="stable")[int(_FROM * count) : int(_TO * count)]
     held = (ended - ledger.column("admitted_at"))[order]
     per_token, fixed = np.polyfit(ledger.column("output_tokens")[order], held, 1)
     rate = (len(order) - 1) / float(ended[order[-1]] - ended[order[0]])
     return Pace(rate, ServiceTime(max(float(fixed), 0.0), float(per_token)))
-
-
-def arrivals(seed: int, count: int, rate: float, variation: float) -> list[float]:
-    """Draw times of arrival, in seconds, of requests that come at this rate and this burstily."""
-    times: list[float] = gamma_arrivals(stream(seed, "requests", "arrivals"), count, rate, variation).tolist()
-    return times
