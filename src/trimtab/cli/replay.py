@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from rich.live import Live
 
 from trimtab.cli.replay_output import allow_many_connections, finish, make_folder
 from trimtab.cli.replay_view import live_view, status_line, wall_text
-from trimtab.workload.catalog import DATA_VARIABLE, Catalog, Entry, find_traces
+from trimtab.workload.catalog import DATA_VARIABLE, Catalog, find_traces
+from trimtab.workload.generated import SYNTAX
 from trimtab.workload.level import DEFAULT_LEVELS, ServiceLevel, parse_duration, parse_level
 from trimtab.workload.models import choose_model
 from trimtab.workload.replay import Replay, ReplaySettings
@@ -101,10 +103,11 @@ class Options:
 
 @click.command(
     epilog="Times are written 250ms, 2s, 10m, 1h. A service level is NAME:TARGETS:SHARE, with targets ttft=, tpot= and "
-    "completion=, e.g. --level interactive:ttft=2s,tpot=60ms:0.8 --level batch:completion=1h:0.2"
+    "completion=, e.g. --level interactive:ttft=2s,tpot=60ms:0.8 --level batch:completion=1h:0.2. "
+    f"A law is {SYNTAX}."
 )
 @click.option("--url", help="Base URL of the endpoint, e.g. http://127.0.0.1:8000.")
-@click.option("--trace", default="azure-conv", show_default=True, help="Name of a trace (see --list) or a file.")
+@click.option("--trace", default="azure-conv", show_default=True, help="A name (see --list), a file or a law.")
 @click.option("--speed", type=Factor(), default=1.0, show_default=True, help="Compress the trace by this factor.")
 @click.option(
     "--time-scale",
@@ -155,9 +158,8 @@ def replay(**options: Any) -> int:
     if asked.list_traces:
         _list(catalog)
         return 0
-    entry = catalog.find(asked.trace)
-    drawn = entry.format.name == "servegen"
-    duration_seconds = asked.duration or (_DRAWN_SECONDS if drawn else math.inf)
+    entry = catalog.resolve(asked.trace)
+    duration_seconds = asked.duration or (_DRAWN_SECONDS if entry.drawn else math.inf)
     trace = entry.load(
         seed=asked.seed, start_seconds=asked.start, duration_seconds=duration_seconds, rate_scale=asked.rate_scale
     )
@@ -166,7 +168,7 @@ def replay(**options: Any) -> int:
         return 0
     if asked.url is None:
         raise click.UsageError("--url is missing: where should the requests go?")
-    return _replay(asked, entry, trace)
+    return _replay(asked, trace)
 
 
 def _list(catalog: Catalog) -> None:
@@ -198,8 +200,8 @@ def _describe(trace: Trace) -> None:
         click.echo(f"note: {note}")
 
 
-def _replay(asked: Options, entry: Entry, trace: Trace) -> int:
-    folder = make_folder(asked.out or Path("replays", f"{entry.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+def _replay(asked: Options, trace: Trace) -> int:
+    folder = make_folder(asked.out or Path("replays", f"{_plain(trace.name)}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
     allow_many_connections()
     console = Console(stderr=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -207,6 +209,10 @@ def _replay(asked: Options, entry: Entry, trace: Trace) -> int:
     as_json = asked.output_format == "json"
     finish(finished, folder, console, url=str(asked.url), complete=complete, as_json=as_json)
     return 0 if complete else INTERRUPTED
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
 
 
 async def _run(asked: Options, trace: Trace, console: Console) -> tuple[Replay, bool]:

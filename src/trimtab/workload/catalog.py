@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from trimtab.workload import azure, mooncake, servegen
 from trimtab.workload.fault import TraceError
+from trimtab.workload.generated import SYNTAX, Generated, is_generated, parse_generated
 from trimtab.workload.request import Trace
 from trimtab.workload.textfile import COMPRESSIONS, bare_name, lines
 
@@ -21,6 +23,8 @@ DATA_VARIABLE = "TRIMTAB_DATA"
 
 _ENDINGS = tuple(f"{kind}{packed}" for kind in (".csv", ".jsonl") for packed in COMPRESSIONS)
 _DEPTH = 3
+_USUAL = "azure-conv"
+_DRAWN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,11 @@ class Entry:
     format: Format
     path: Path
 
+    @property
+    def drawn(self) -> bool:
+        """Whether requests are drawn, others for every seed, and not recorded."""
+        return self.format.name == "servegen"
+
     def load(self, *, seed: int, start_seconds: float, duration_seconds: float, rate_scale: float = 1.0) -> Trace:
         """Read, or draw, the stretch of the trace that begins at `start_seconds`.
 
@@ -73,7 +82,7 @@ class Entry:
         Raises:
             TraceError: a fault in the file, or no request in that stretch.
         """
-        if self.format.name == "servegen":
+        if self.drawn:
             service = servegen.read_servegen(self.path, name=self.name)
             return service.generate(
                 seed=seed, start_seconds=start_seconds, duration_seconds=duration_seconds, rate_scale=rate_scale
@@ -108,6 +117,14 @@ class Catalog:
     problems: tuple[str, ...]
     missing: tuple[Format, ...]
 
+    def resolve(self, name: str) -> Entry | Generated:
+        """Return what `find` does, or a law to draw from, such as `poisson:rate=5`.
+
+        Raises:
+            TraceError: there is neither, or the law is not well put.
+        """
+        return parse_generated(name, self._whole) if is_generated(name) else self.find(name)
+
     def find(self, name_or_file: str) -> Entry:
         """Return the entry with this name, or the file at this path.
 
@@ -125,7 +142,13 @@ class Catalog:
             return found
         names = ", ".join(sorted(self.entries)) or "none"
         hint = f"; point --data or {DATA_VARIABLE} at a folder with more" if len(self.entries) <= 1 else ""
-        raise TraceError(name_or_file, f"neither a file nor a known trace; known: {names}{hint}")
+        raise TraceError(name_or_file, f"neither a file nor a known trace; known: {names}{hint}; drawn: {SYNTAX}")
+
+    def _whole(self, name_or_file: str) -> Trace:
+        """Read all of a trace, of one that is drawn an hour; by default the one that comes with the package."""
+        found = self.resolve(name_or_file or _USUAL)
+        duration_seconds = _DRAWN_SECONDS if found.drawn else math.inf
+        return found.load(seed=0, start_seconds=0.0, duration_seconds=duration_seconds)
 
 
 def find_traces(data: Path | None = None) -> Catalog:
