@@ -11,6 +11,7 @@ Source: QLM (SoCC 2024) describes an exact planner; this one is our replacement 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,18 @@ BUDGET = 300_000
 
 WORTH = 0.02
 """By which share a plan must be better to replace the one in force."""
+
+
+class Found(NamedTuple):
+    """What a search came to.
+
+    Attributes:
+        plan: The best one.
+        evaluated: How many moves were costed.
+    """
+
+    plan: Plan
+    evaluated: int
 
 
 def earliest_deadline_first(problem: Problem) -> Plan:
@@ -67,17 +80,28 @@ def improve(
     generator: np.random.Generator | None = None,
     starts: int = STARTS,
 ) -> Plan:
-    """Return the best plan found.
+    """Return the best plan found; see `search`."""
+    return search(problem, start, budget_moves, generator, starts).plan
+
+
+def search(
+    problem: Problem,
+    start: Plan | None = None,
+    budget_moves: int = BUDGET,
+    generator: np.random.Generator | None = None,
+    starts: int = STARTS,
+) -> Found:
+    """Look for the best plan.
 
     Args:
         problem: What is to be planned.
         start: The plan in force; it may leave out jobs that came later, which are inserted first.
-        budget_moves: About how many moves may be evaluated; one queue's moves are always costed together.
+        budget_moves: About how many moves may be evaluated; those of a few queues are always costed together.
         generator: Where further starts come from; without it there are only those that need none.
         starts: How many starts are polished at the most.
 
     Returns:
-        A plan that costs no more than `start`, completed, or than earliest deadline first.
+        A plan that costs no more than `start`, completed, or than earliest deadline first; and the work it took.
 
     Raises:
         ValueError: `start` is no plan of this problem.
@@ -96,7 +120,7 @@ def improve(
             tried.add(plan)
         if planning.cannot_improve(best):
             break
-    return best
+    return Found(best, planning.evaluated)
 
 
 def worth_replacing(problem: Problem, current: Plan, proposed: Plan) -> bool:
