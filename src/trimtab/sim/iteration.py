@@ -57,6 +57,8 @@ class EngineConfig:
             block_size=profile.block_size,
             max_num_seqs=profile.max_num_seqs,
             max_num_batched_tokens=profile.max_num_batched_tokens,
+            async_scheduling=profile.async_scheduling,
+            host_kv_answers=profile.host_kv_answers,
         )
 
 

@@ -114,10 +114,15 @@ class IterationCost:
 
 @dataclass(frozen=True, slots=True)
 class FrontEnd:
-    """What HTTP, tokenizing and handing over cost between a request's arrival and the engine's queue."""
+    """What HTTP, tokenizing and handing over cost between a request's arrival and the engine's queue.
+
+    Attributes:
+        busy_per_request: Seconds in which it does nothing else for each request, so that the next one waits.
+    """
 
     per_request: float = 0.0
     per_prompt_token: float = 0.0
+    busy_per_request: float = 0.0
 
     def seconds(self, prompt_tokens: int) -> float:
         """Seconds for one request."""
@@ -173,6 +178,9 @@ class Profile:
         error: What was measured about their accuracy, in words with numbers.
         errors: The same for programs that carry the uncertainty on.
         intervals: 95 % intervals of the numbers that have one, by their names in the file, such as `iteration.base`.
+        async_scheduling: Whether the engine plans an iteration while the one before it runs.
+        host_kv_blocks: Blocks that host memory keeps where the KV cache is offloaded, which it is not by default.
+        host_kv_answers: Whether blocks of answers are found there.
     """
 
     name: str
@@ -193,6 +201,9 @@ class Profile:
     front_end: FrontEnd = FrontEnd()
     errors: Errors = Errors()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    async_scheduling: bool = False
+    host_kv_blocks: int = 0
+    host_kv_answers: bool = True
 
 
 def shipped_profiles() -> list[str]:
@@ -240,9 +251,13 @@ def parse_profile(raw: Any) -> Profile:
     for name in ("tensor_parallel", "max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size"):
         _positive_integer(getattr(profile, name), name)
     _positive_integer(profile.kv_blocks, "kv_blocks")
+    _positive_integer(profile.host_kv_blocks or 1, "host_kv_blocks")
+    for name in ("async_scheduling", "host_kv_answers"):
+        if not isinstance(getattr(profile, name), bool):
+            raise ValueError(f"{name} must be true or false, got {getattr(profile, name)!r}")  # noqa: TRY004 - as above
     if profile.iteration.sharpness < 1:
         raise ValueError("iteration.sharpness must be at least 1")
-    if profile.iteration.base + profile.iteration.weights <= 0:
+    if profile.iteration.base <= 0:
         raise ValueError("iteration.base must be above zero, else time would stand still")
     return profile
 
