@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
-from math import ceil
+from math import ceil, sqrt
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from trimtab.sim.profile import FrontEnd, IterationCost
 _MODELS: Final = resources.files("trimtab.sim") / "architectures.yaml"
 _ACCELERATORS: Final = resources.files("trimtab.sim") / "accelerators"
 _QUANTIZED: Final = ("fp8", "fp4", "int8", "int4", "awq", "gptq", "w4a16", "w8a8", "gguf", "bnb")
+_LEAST_SHARP: Final = 1.2
+_MOST_SHARP: Final = 5.0
 _BYTES: Final = 2  # of a number in bfloat16
 _GIB: Final = 2**30
 
@@ -94,8 +96,12 @@ class Accelerator:
         arithmetic_per_second: Operations of matrix products.
         kv_per_second: Bytes of the KV cache read by decoding sequences.
         attention_per_second: Operations of attention of prompts.
+        sharp_bytes: Bytes of weights per layer at which reading them and computing with them overlap with a sharpness
+            of 2; it grows with the square root (see `IterationCost`).
         elementwise_per_second: Bytes moved by what is between the matrix products.
         per_layer: Launching what one layer consists of.
+        per_mixed_layer: The least that a layer takes in an iteration with prompt tokens, whose kernels are launched
+            one by one. A guess: on one device the iterations of the recorded runs took longer anyway.
         per_step: Scheduling, and handing over.
         per_sequence: Sampling and bookkeeping for each sequence that decodes.
         per_step_parallel: What `per_step` is more, where several devices work together.
@@ -115,7 +121,9 @@ class Accelerator:
     kv_per_second: float
     attention_per_second: float
     elementwise_per_second: float
+    sharp_bytes: float
     per_layer: float
+    per_mixed_layer: float
     per_step: float
     per_sequence: float
     per_step_parallel: float
@@ -190,7 +198,14 @@ def cost_of(model: Architecture, accelerator: Accelerator, tensor_parallel: int)
         per_attention_pair=4 * model.layers * model.heads * model.head_size / devices / a.attention_per_second,
         weights=read / a.weights_per_second,
         arithmetic=2 * model.active_weights / devices / a.arithmetic_per_second,
+        mixed_floor=a.per_step + a.per_mixed_layer * model.layers,
+        sharpness=sharpness_of(_BYTES * model.layer_weights / model.layers / devices, a.sharp_bytes),
     )
+
+
+def sharpness_of(layer_bytes: float, sharp_bytes: float) -> float:
+    """How sharply the products of a layer with so many bytes of weights turn from reading to computing."""
+    return min(max(2 * sqrt(layer_bytes / sharp_bytes), _LEAST_SHARP), _MOST_SHARP)
 
 
 def kv_blocks_of(

@@ -35,6 +35,7 @@ _SPREADS: Final[Mapping[str, float]] = {
     "kv_per_second": 0.3,
     "attention_per_second": 0.5,
     "elementwise_per_second": 0.3,
+    "sharp_bytes": 0.7,
     "per_layer": 0.7,
     "per_step": 1.0,
     "per_sequence": 1.0,
@@ -51,7 +52,9 @@ GUESS: Final = Accelerator(
     kv_per_second=2.6e12,
     attention_per_second=4e14,
     elementwise_per_second=1.6e12,
+    sharp_bytes=4.2e8,
     per_layer=3e-5,
+    per_mixed_layer=1e-4,
     per_step=5e-4,
     per_sequence=1e-5,
     per_step_parallel=3e-4,
@@ -219,9 +222,15 @@ def seconds_of(cost: IterationCost, shapes: Array) -> Array:
     iterations, prefill, decodes, context, pairs = shapes.T
     each: Array = (
         cost.base
-        + np.hypot(cost.weights, cost.arithmetic * (prefill + decodes))
+        + _products(cost, prefill + decodes)
         + cost.per_prefill_token * prefill
         + cost.per_decode_sequence * decodes
     )
     seconds: Array = iterations * each + cost.per_context_token * context + cost.per_attention_pair * pairs
+    return seconds
+
+
+def _products(cost: IterationCost, tokens: Array) -> Array:
+    computing = cost.arithmetic * tokens
+    seconds: Array = (cost.weights**cost.sharpness + computing**cost.sharpness) ** (1 / cost.sharpness)
     return seconds

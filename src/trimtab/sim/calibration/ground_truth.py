@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from trimtab.model.problem import Problem
 from trimtab.sim.calibration.fitting import engine_of, fingerprint
 from trimtab.sim.calibration.recorded import RecordedRun, find_runs, read_run
 from trimtab.sim.calibration.replay import Engine, replay
@@ -78,6 +79,10 @@ def predict(run: RecordedRun, accelerators: Accelerators, profiles: Sequence[Pro
         return [replace(blank, reason=f"The shape of {run.setup.model} is not known: no profile can be made.")]
     if fitted is None:
         return [replace(blank, reason=f"No speeds of the accelerator {run.setup.accelerator} were ever fitted.")]
+    try:
+        engine_of(run, model, fitted.accelerator)
+    except Problem as problem:
+        return [replace(blank, reason=f"No engine has the run's settings: {problem.what}.")]
     stages = stages_of(run)
     mark = fingerprint(run)
     tuned = _tuned(run, model, fitted, profiles)
@@ -96,10 +101,10 @@ def predict(run: RecordedRun, accelerators: Accelerators, profiles: Sequence[Pro
 def _tuned(run: RecordedRun, model: Architecture, fitted: Fitted, profiles: Sequence[Profile] | None) -> Profile | None:
     """Return the profile that was fitted to other runs of the same model on as many devices, if there is one."""
     known = [load_profile(name) for name in fitted.tuned] if profiles is None else profiles
-    for profile in known:
+    for profile in (profile for profile in known if profile.name in fitted.tuned):
         shape = architecture_of(profile.model)
         same = shape is not None and replace(shape, name=model.name) == model
-        if same and profile.tensor_parallel == run.setup.tensor_parallel and not profile.extrapolated:
+        if same and profile.tensor_parallel == run.setup.tensor_parallel:
             return profile
     return None
 

@@ -30,9 +30,10 @@ COLUMNS: Final = (_ARRIVAL, _TTFT, _E2E, _PREFILL, _DECODE, _PROMPT, _ANSWER)
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a run was made with; the names are vLLM's and guidellm's.
+    """What a run was made with; the names are vLLM's and guidellm's, the defaults those of vLLM on a large device.
 
     Attributes:
+        max_model_len: 0 where it is not said.
         prefix_tokens: Tokens that all prompts begin with.
         rate_type: The load generator's: sweep, synchronous, throughput, constant, ...
         strategies: How many stages the load generator was asked for; 0 where it does not say.
@@ -44,9 +45,9 @@ class Setup:
     accelerator: str = "h100"
     quantization: str = ""
     tensor_parallel: int = 1
-    max_model_len: int = 4096
-    max_num_batched_tokens: int = 2048
-    max_num_seqs: int = 256
+    max_model_len: int = 0
+    max_num_batched_tokens: int = 8192
+    max_num_seqs: int = 1024
     block_size: int = 16
     gpu_memory_utilization: float = 0.9
     prefix_caching: bool = True
@@ -183,11 +184,10 @@ def read_setup(engine: Path, workload: Path) -> Setup:
     if "model" not in values:
         raise TraceError(engine, "the model that was served is not named", field="model")
     load = _flat(workload)
-    data = load.get("data")
-    values["prefix_tokens"] = _integer(workload, data if isinstance(data, Mapping) else {}, "prefix_tokens", 0)
+    values["prefix_tokens"] = _integer(workload, {**load, **_data(load.get("data"))}, "prefix_tokens")
     values["rate_type"] = str(load.get("rate_type", "sweep"))
     if values["rate_type"] == "sweep":
-        values["strategies"] = _integer(workload, load, "rate", 0)
+        values["strategies"] = _integer(workload, load, "rate")
     return Setup(**values)
 
 
@@ -209,11 +209,19 @@ def _known_accelerator(name: str) -> str:
     return next((known for known in accelerators() if known in name.lower()), name.lower())
 
 
-def _integer(path: Path, raw: Mapping[str, Any], key: str, default: int) -> int:
-    value = raw.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+def _data(raw: Any) -> Mapping[str, Any]:
+    """Return what the load generator made prompts of: a mapping, or text like "prompt_tokens=70,prefix_tokens=10"."""
+    if isinstance(raw, Mapping):
+        return raw
+    pairs = (part.partition("=") for part in raw.split(",")) if isinstance(raw, str) else ()
+    return {key.strip(): int(value) for key, _, value in pairs if value.strip().isdigit()}
+
+
+def _integer(path: Path, raw: Mapping[str, Any], key: str) -> int:
+    value = raw.get(key) or 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value != int(value):
         raise TraceError(path, f"{value!r} is not a whole number of at least 0", field=key)
-    return value
+    return int(value)
 
 
 def _flat(path: Path) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from trimtab.sim.calibration.fitting import (
     fit_accelerator,
     tune,
 )
-from trimtab.sim.calibration.recorded import RecordedRun
+from trimtab.sim.calibration.recorded import Recorded, RecordedRun
 from trimtab.sim.calibration.replay import Engine, replay
-from trimtab.sim.calibration.source import METRICS
+from trimtab.sim.calibration.source import METRICS, Latency
+from trimtab.sim.calibration.steps import step_profiles
 from trimtab.sim.calibration.tables import DecodeStep, read_decode_steps, read_kernels, read_messages
-from trimtab.sim.hardware import Accelerator, Architecture, Fitted, architecture_of, cost_of, kv_blocks_of
+from trimtab.sim.hardware import Accelerator, Fitted, architecture_of, cost_of, kv_blocks_of
 from trimtab.sim.profile import Errors, OutputLength, Profile, SleepCost
 from trimtab.workload.fault import TraceError
 
@@ -36,6 +37,8 @@ _OTHER: Final = (
     " Sleep and wake are taken as copying the weights at 20 GB/s, and as loading them at 1 GB/s after level 2; answer"
     " lengths are the median (129 tokens) and spread of the Azure 2023 conversation trace: neither was fitted here."
 )
+_SHIPS: Final = "h100"  # of which derived profiles are made
+_SEQUENCES: Final = 256
 _CHAT_LENGTHS: Final = OutputLength(median_tokens=129, log_sigma=0.86)
 
 
@@ -73,7 +76,12 @@ def refit(data: Path, runs: Sequence[RecordedRun]) -> Refit:
         tuned = list(_profiles(mine, made))
         accelerators[name] = replace(made, tuned=tuple(profile.name for profile in tuned))
         profiles += tuned
+        profiles += _derived(mine, made) if name == _SHIPS else ()
         notes += _halves(mine, steps, guess)
+    try:
+        profiles += step_profiles(data, _CHAT_LENGTHS)
+    except TraceError as error:
+        problems.append(str(error))
     files = {f"accelerators/{name}.yaml": render_accelerator(fitted) for name, fitted in accelerators.items() if fitted}
     return Refit(accelerators, tuple(profiles), files, tuple(problems), tuple(notes))
 
@@ -110,41 +118,81 @@ def _profiles(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
     kinds = sorted({(sample.model.name, sample.run.setup.tensor_parallel) for sample in samples})
     for model, devices in kinds:
         mine = [s for s in samples if (s.model.name, s.run.setup.tensor_parallel) == (model, devices)]
+        setup = mine[0].run.setup
         speeds = tune(mine, fitted.accelerator)
         unseen = [_medians(s, engine_of(s.run, s.model, fitted.without[fingerprint(s.run)])) for s in mine]
         errors = Errors(*(float(max(each)) for each in zip(*unseen, strict=True)))
-        error = (
-            "Error of a run's median, predicted without that run: time to first token"
-            f" {errors.ttft:.1%}, time between tokens {errors.time_between_tokens:.1%}, end to end {errors.e2e:.1%}."
-        )
+        made = profile_of(speeds, Shipped(setup.model, devices, setup.max_model_len, setup.max_num_batched_tokens))
         yield replace(
-            profile_of(mine[0].model, speeds, mine[0].run.setup.model, devices, mine[0].run),
+            made,
+            max_num_seqs=setup.max_num_seqs,
             extrapolated=False,
             source=f"{_SOURCE}{_OTHER}",
-            error=error,
+            error=f"Of a run's median, predicted without that run: {_in_words(errors)}.",
             errors=errors,
         )
 
 
-def profile_of(model: Architecture, speeds: Accelerator, name: str, devices: int, run: RecordedRun) -> Profile:
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A model for which a profile is made from speeds alone, and the limits that its engine is given."""
+
+    model: str
+    tensor_parallel: int
+    max_model_len: int
+    max_num_batched_tokens: int
+
+
+DERIVED: Final = (
+    Shipped("meta-llama/Llama-3.1-8B-Instruct", 1, 32_768, 8192),
+    Shipped("meta-llama/Llama-3.1-70B-Instruct", 4, 32_768, 8192),
+    Shipped("meta-llama/Llama-2-70b-hf", 4, 4096, 4096),
+)
+"""What ships besides the models that were measured."""
+
+
+def _derived(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
+    """Profiles of models that were not recorded, with the errors of the worst stage of a run that was left out."""
+    engines = [engine_of(s.run, s.model, fitted.without[fingerprint(s.run)]) for s in samples]
+    apart = [_stage_errors(s, e) for s, e in zip(samples, engines, strict=True)]
+    errors = Errors(*(float(max(each)) for each in zip(*apart, strict=True)))
+    for wanted in DERIVED:
+        yield replace(
+            profile_of(fitted.accelerator, wanted),
+            source=f"From the shape of the model and the speeds of the accelerator. {_SOURCE}{_OTHER}",
+            error="Not recorded for this model. Worst median of a load stage in a run predicted without that run:"
+            f" {_in_words(errors)}.",
+            errors=errors,
+        )
+
+
+def _in_words(errors: Errors) -> str:
+    return (
+        f"time to first token {errors.ttft:.1%}, time between tokens {errors.time_between_tokens:.1%},"
+        f" end to end {errors.e2e:.1%}"
+    )
+
+
+def profile_of(speeds: Accelerator, wanted: Shipped) -> Profile:
     """The profile of a model on so many devices, as the speeds make it; marked extrapolated."""
-    setup = run.setup
+    model, devices = architecture_of(wanted.model), wanted.tensor_parallel
+    assert model is not None, "its shape ships"
     blocks = kv_blocks_of(
         model,
         speeds,
         tensor_parallel=devices,
-        max_num_batched_tokens=setup.max_num_batched_tokens,
-        max_num_seqs=setup.max_num_seqs,
+        max_num_batched_tokens=wanted.max_num_batched_tokens,
+        max_num_seqs=_SEQUENCES,
     )
     weights = model.bytes_of_weights / 1e9 / devices
     return Profile(
         name=f"{model.name}-{speeds.name}" + (f"-tp{devices}" if devices > 1 else ""),
-        model=name,
+        model=wanted.model,
         accelerator=f"NVIDIA {speeds.name.upper()} 80GB",
         tensor_parallel=devices,
-        max_model_len=setup.max_model_len,
-        max_num_batched_tokens=setup.max_num_batched_tokens,
-        max_num_seqs=setup.max_num_seqs,
+        max_model_len=wanted.max_model_len,
+        max_num_batched_tokens=wanted.max_num_batched_tokens,
+        max_num_seqs=_SEQUENCES,
         block_size=16,
         kv_blocks=blocks,
         iteration=cost_of(model, speeds, devices),
@@ -161,14 +209,30 @@ def _medians(sample: Sample, engine: Engine, numbers: Sequence[int] | None = Non
     """Relative errors of the medians of a run's three metrics, over some of its requests or all."""
     predicted = replay(sample.run, sample.stages, engine)
     chosen = range(len(predicted)) if numbers is None else numbers
-    pairs = [(sample.run.requests[n].latency, predicted[n]) for n in chosen]
+    errors = _errors([sample.run.requests[n] for n in chosen], [predicted[n] for n in chosen])
+    return errors["ttft"], errors["time_between_tokens"], errors["e2e"]
 
-    errors = []
-    for metric in METRICS.values():
-        both = [(metric(m), metric(p)) for m, p in pairs]
-        measured, said = np.array([pair for pair in both if None not in pair], float).T
-        errors.append(abs(float(np.median(said) / np.median(measured)) - 1))
-    return errors[0], errors[1], errors[2]
+
+def _errors(requests: Sequence[Recorded], predicted: Sequence[Latency]) -> dict[str, float]:
+    """Relative errors of the medians, by metric."""
+    errors = {}
+    for name, value in METRICS.items():
+        both = [(value(r.latency), value(p)) for r, p in zip(requests, predicted, strict=True)]
+        pairs = np.array([pair for pair in both if None not in pair], float).reshape(-1, 2)
+        measured, said = np.median(pairs, axis=0) if len(pairs) else (1.0, 1.0)
+        errors[name] = abs(float(said / measured) - 1)
+    return errors
+
+
+def _stage_errors(sample: Sample, engine: Engine) -> tuple[float, float, float]:
+    """The largest errors of the medians of a run's stages."""
+    predicted = replay(sample.run, sample.stages, engine)
+    worst = dict.fromkeys(METRICS, 0.0)
+    for stage in sample.stages:
+        part = slice(stage.start, stage.stop)
+        for metric, error in _errors(sample.run.requests[part], predicted[part]).items():
+            worst[metric] = max(worst[metric], error)
+    return worst["ttft"], worst["time_between_tokens"], worst["e2e"]
 
 
 def _halves(samples: Sequence[Sample], steps: Sequence[DecodeStep], guess: Accelerator) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Replays a recorded run through the serving physics: what each of its requests would take.
 
 Requests arrive at their recorded times, after their stage has begun. Two kinds do not, because their client waited:
-those of a synchronous stage, and those of a throughput stage that fill a place which another one's end made free. They
+those of a synchronous stage, and those of a throughput or concurrent stage that take the place of one that ended. They
 arrive as long after that end as was recorded. A stage begins at its recorded time, or when the one before it has ended
 in the replay, if that is later: a load generator waits for its requests.
 """
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trimtab.sim.calibration.recorded import Recorded, RecordedRun, Setup
 from trimtab.sim.calibration.source import Latency
-from trimtab.sim.calibration.stages import PROMPTLY, THROUGHPUT, Stage
+from trimtab.sim.calibration.stages import PROMPTLY, Stage
 from trimtab.sim.engine import Simulation
 from trimtab.sim.profile import FrontEnd, IterationCost
 from trimtab.sim.server import Server
@@ -138,7 +138,7 @@ def links(requests: Sequence[Recorded], stage: Stage) -> dict[int, Link]:
     if stage.chained:
         following = range(stage.start + 1, stage.stop)
         return {n: Link(n - 1, max(requests[n].arrived_at - requests[n - 1].finished_at, 0.0)) for n in following}
-    if stage.name != THROUGHPUT:
+    if not stage.waits:
         return {}
     ends = sorted((requests[n].finished_at, n) for n in range(stage.start, stage.stop))
     found: dict[int, Link] = {}
@@ -168,7 +168,7 @@ class _Replay:
         self._setup = run.setup
         self._front_end = front_end
         self._server = Server(simulation, run.id, engine, self._ended)
-        self._stages = [Stage("cold", 0, 1), *(Stage(s.name, s.start + 1, s.stop + 1, s.chained) for s in stages)]
+        self._stages = [Stage("cold", 0, 1), *(Stage(s.name, s.start + 1, s.stop + 1, s.waits) for s in stages)]
         self._followers: dict[int, list[tuple[int, float]]] = {}
         self._open = 0  # requests of the stage that have not ended
         self._numbers: dict[Served, int] = {}

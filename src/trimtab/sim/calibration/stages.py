@@ -1,10 +1,10 @@
-"""Which stage of a sweep each request belongs to, and which requests waited for another one's end.
+"""Which stage of a sweep each request belongs to, and in which stages clients wait for answers.
 
 A sweep runs one stage after the other: one client that sends when it has its answer (synchronous), everything at once
 (throughput), then constant rates, each higher than the last. A stage begins on an idle engine, because the one before
 it has ended. Where the client's own record is there, it says when its stages were; else the arrivals tell:
 
-* Synchronous is the longest beginning in which everybody arrives just after the one before has ended.
+* Synchronous is the beginning in which nobody arrives while another request is served.
 * Throughput is what follows, up to the next idle moment.
 * The rest is cut, at idle moments, into stretches that fit a regular beat best (exact, by dynamic programming). A
   missing beat is a request that is not recorded.
@@ -21,7 +21,10 @@ from trimtab.sim.calibration.recorded import Recorded, RecordedRun
 
 SYNCHRONOUS: Final = "synchronous"
 THROUGHPUT: Final = "throughput"
+CONCURRENT: Final = "concurrent"
 PROMPTLY: Final = 0.25  # seconds after which a client that waited for an answer has sent its next request
+SWEEP: Final = "sweep"
+_WAITING: Final = frozenset({SYNCHRONOUS, THROUGHPUT, CONCURRENT})
 _NEW_BEAT: Final = 0.3  # what another stage costs, in beats of misfit
 _MISSING_BEAT: Final = 0.02
 _ODD_GAP: Final = 0.25  # a gap that is on no beat at all
@@ -32,31 +35,39 @@ class Stage:
     """One stage: requests `start` to `stop` of its run.
 
     Attributes:
-        chained: Whether each request was sent when the one before it had ended.
+        waits: Whether clients send a request when another one has ended.
     """
 
     name: str
     start: int
     stop: int
-    chained: bool = False
+    waits: bool = False
+
+    @property
+    def chained(self) -> bool:
+        """Whether there is one client, which sends each request when the one before has ended."""
+        return self.name == SYNCHRONOUS
 
 
 def stages_of(run: RecordedRun) -> list[Stage]:
     """Return the stages of a run, in order; together they are all its requests."""
-    requests = run.requests
+    requests, kind = run.requests, run.setup.rate_type
     if run.client_stages:
         return _by_client(run)
-    if run.setup.rate_type == THROUGHPUT:
-        return [Stage(THROUGHPUT, 0, len(requests))]
-    chained = _chained(requests) if run.setup.rate_type in {"sweep", SYNCHRONOUS} else 0
-    stages = [Stage(SYNCHRONOUS, 0, chained, chained=True)] if chained else []
     idle = _idle_before(requests)
-    at = chained
-    if run.setup.rate_type == "sweep" and at < len(requests):
-        end = next((i for i in range(at + 1, len(requests)) if idle[i]), len(requests))
-        stages.append(Stage(THROUGHPUT, at, end))
-        at = end
-    return stages + _beats([request.arrived_at for request in requests], idle, at)
+    if kind == "constant":
+        return _beats([request.arrived_at for request in requests], idle, 0)
+    if kind != SWEEP:
+        return [_named(kind, 0, len(requests))]
+    busy = next((i for i in range(1, len(requests)) if not idle[i]), len(requests) + 1)
+    first, quiet = busy - 1, next((i for i in range(busy, len(requests)) if idle[i]), len(requests))
+    stages = [_named(SYNCHRONOUS, 0, first), _named(THROUGHPUT, first, quiet)]
+    stages += _beats([request.arrived_at for request in requests], idle, quiet)
+    return [stage for stage in stages if stage.stop > stage.start]
+
+
+def _named(name: str, start: int, stop: int) -> Stage:
+    return Stage(name, start, stop, waits=name in _WAITING)
 
 
 def _by_client(run: RecordedRun) -> list[Stage]:
@@ -66,16 +77,7 @@ def _by_client(run: RecordedRun) -> list[Stage]:
     cuts = [*np.searchsorted(arrivals, starts).tolist(), len(arrivals)]
     cuts[0] = 0
     named = zip(run.client_stages, pairwise(cuts), strict=True)
-    return [Stage(s.name, a, b, chained=s.name == SYNCHRONOUS) for s, (a, b) in named if b > a]
-
-
-def _chained(requests: Sequence[Recorded]) -> int:
-    """How many requests at the beginning each came just after the end of the one before."""
-    for number in range(1, len(requests)):
-        wait = requests[number].arrived_at - requests[number - 1].finished_at
-        if not 0 <= wait <= PROMPTLY:
-            return number if number > 1 else 0
-    return len(requests)
+    return [_named(s.name, a, b) for s, (a, b) in named if b > a]
 
 
 def _idle_before(requests: Sequence[Recorded]) -> list[bool]:

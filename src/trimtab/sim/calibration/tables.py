@@ -65,9 +65,10 @@ def read_kernels(data: Path, accelerator: str) -> Kernels | None:
     large = [layer for layer in rows if layer.tokens >= _LARGE_PRODUCT]
     many = [layer for layer in rows if layer.tokens >= _MANY_TOKENS]
     per_byte = slope(np.array([layer.weights * 2 for layer in small]), np.array([layer.products for layer in small]))
+    arithmetic = float(np.median([2 * x.weights * x.tokens / x.products for x in large]))
     return Kernels(
         weights_per_second=1 / per_byte,
-        arithmetic_per_second=float(np.median([2 * x.weights * x.tokens / x.products for x in large])),
+        arithmetic_per_second=arithmetic,
         elementwise_per_second=float(np.median([x.moved * x.tokens / x.between for x in many])),
     )
 
