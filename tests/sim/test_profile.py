@@ -1,5 +1,6 @@
 """Profiles: the shipped ones are sound, and a malformed one is refused with the field's name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,37 @@ def test_the_shipped_profiles_cover_what_the_samples_name() -> None:
 
 
 def test_what_was_not_measured_is_marked() -> None:
-    assert {name for name in shipped_profiles() if load_profile(name).extrapolated} == {"tiny", "llama-3.1-8b-h100"}
+    derived = {"llama-3.1-8b-h100", "llama-3.1-70b-h100-tp4", "llama-2-70b-h100-tp4"}
+    assert {"tiny", *derived} <= {name for name in shipped_profiles() if load_profile(name).extrapolated}
+    measured = load_profile("codellama-34b-h100")
+    assert not measured.extrapolated
+    for name in derived:
+        assert load_profile(name).errors.ttft > measured.errors.ttft, "what was not measured is less sure"
+
+
+def test_products_overlap_the_sharper_the_larger_they_are() -> None:
+    gradual = IterationCost(0.001, 0, 0, 0, 0, weights=0.01, arithmetic=1e-4)
+    sharp = replace(gradual, sharpness=4.0)
+
+    def seconds(cost: IterationCost, tokens: int) -> float:
+        return cost.seconds(prefill_tokens=tokens, decodes=0, context_tokens=0, attention_pairs=0) - cost.base
+
+    assert seconds(gradual, 100) == pytest.approx(0.01 * 2**0.5)
+    assert seconds(sharp, 100) == pytest.approx(0.01 * 2**0.25)
+    for cost in (gradual, sharp):
+        assert seconds(cost, 1) == pytest.approx(cost.weights, rel=1e-3), "reading the weights is all"
+        assert seconds(cost, 10_000) == pytest.approx(1.0, rel=1e-3), "computing is all"
+
+
+def test_what_a_profile_need_not_say() -> None:
+    old = raw()
+    for name in ("front_end", "errors", "intervals"):
+        old.pop(name, None)
+    profile = parse_profile(old)
+    assert profile.front_end.seconds(1000) == 0.0
+    assert profile.errors.e2e == 0.0
+    told = parse_profile(raw(front_end={"per_request": 0.5, "per_prompt_token": 0.001}))
+    assert told.front_end.seconds(1000) == 1.5
 
 
 def test_a_faster_accelerator_is_faster() -> None:

@@ -255,10 +255,10 @@ def parse_profile(raw: Any) -> Profile:
     for name in ("async_scheduling", "host_kv_answers"):
         if not isinstance(getattr(profile, name), bool):
             raise ValueError(f"{name} must be true or false, got {getattr(profile, name)!r}")  # noqa: TRY004 - as above
-    if profile.iteration.sharpness < 1:
-        raise ValueError("iteration.sharpness must be at least 1")
     if profile.iteration.base <= 0:
         raise ValueError("iteration.base must be above zero, else time would stand still")
+    if profile.iteration.sharpness < 1:
+        raise ValueError("iteration.sharpness must be at least 1")
     return profile
 
 
