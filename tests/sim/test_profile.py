@@ -84,6 +84,13 @@ def test_a_profile_from_a_file(tmp_path: Path) -> None:
     [
         ({"surplus": 1}, "surplus is not a field"),
         ({"max_num_seqs": 0}, "max_num_seqs must be a whole number above zero, got 0"),
+        ({"max_num_seqs": 4096}, "max_num_batched_tokens is 2048, below max_num_seqs"),
+        ({"kv_blocks": 256}, "kv_blocks holds 4080 tokens beside the block kept free, fewer than max_model_len"),
+        ({"model": 7}, "model must be text, got 7"),
+        ({"extrapolated": "no"}, "extrapolated must be true or false, got 'no'"),
+        ({"intervals": [1]}, "intervals must be a mapping"),
+        ({"intervals": {"iteration.base": [2, 1]}}, "iteration.base must be a list of two ascending numbers"),
+        ({"intervals": {"iteration.base": 0.1}}, "iteration.base must be a list of two ascending numbers"),
         ({"block_size": 1.5}, "block_size must be a whole number above zero, got 1.5"),
         ({"kv_blocks": True}, "kv_blocks must be a whole number above zero, got True"),
         ({"iteration": 3}, "iteration must be a mapping"),

@@ -251,6 +251,17 @@ def parse_profile(raw: Any) -> Profile:
     for name in ("tensor_parallel", "max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size"):
         _positive_integer(getattr(profile, name), name)
     _positive_integer(profile.kv_blocks, "kv_blocks")
+    _texts(profile)
+    if profile.max_num_batched_tokens < profile.max_num_seqs:
+        raise ValueError(
+            f"max_num_batched_tokens is {profile.max_num_batched_tokens}, below max_num_seqs ({profile.max_num_seqs}):"
+            " a sequence that decodes would go without its token"
+        )
+    if (profile.kv_blocks - 1) * profile.block_size < profile.max_model_len:
+        raise ValueError(
+            f"kv_blocks holds {(profile.kv_blocks - 1) * profile.block_size} tokens beside the block kept free, fewer"
+            f" than max_model_len ({profile.max_model_len}): the longest request could never be served"
+        )
     _positive_integer(profile.host_kv_blocks or 1, "host_kv_blocks")
     for name in ("async_scheduling", "host_kv_answers"):
         if not isinstance(getattr(profile, name), bool):
@@ -281,6 +292,14 @@ def _numbers(raw: Any, kind: type, where: str) -> dict[str, float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise ValueError(f"{where}.{name} must be a number of at least 0, got {value!r}")
     return {name: float(value) for name, value in values.items()}
+
+
+def _texts(profile: Profile) -> None:
+    for name in ("name", "model", "accelerator", "source", "error"):
+        if not isinstance(getattr(profile, name), str):
+            raise ValueError(f"{name} must be text, got {getattr(profile, name)!r}")  # noqa: TRY004 - as in `_exactly`
+    if not isinstance(profile.extrapolated, bool):
+        raise ValueError(f"extrapolated must be true or false, got {profile.extrapolated!r}")  # noqa: TRY004
 
 
 def _intervals(raw: Any) -> dict[str, tuple[float, float]]:

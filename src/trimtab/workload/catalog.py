@@ -142,6 +142,7 @@ class Catalog:
             return found
         names = ", ".join(sorted(self.entries)) or "none"
         hint = f"; point --data or {DATA_VARIABLE} at a folder with more" if len(self.entries) <= 1 else ""
+        hint += "".join(f"; not usable: {problem}" for problem in self.problems)
         raise TraceError(name_or_file, f"neither a file nor a known trace; known: {names}{hint}; drawn: {SYNTAX}")
 
     def _whole(self, name_or_file: str) -> Trace:
@@ -151,10 +152,25 @@ class Catalog:
         return found.load(seed=0, start_seconds=0.0, duration_seconds=duration_seconds)
 
 
-def find_traces(data: Path | None = None) -> Catalog:
-    """Look through the shipped data, and through `data` (default: the folder that `TRIMTAB_DATA` names)."""
+def data_folder(data: Path | None = None) -> Path | None:
+    """The folder with more data: `data`, else the one that `TRIMTAB_DATA` names, else none.
+
+    Raises:
+        TraceError: `data` is not a folder. One that the environment names may be missing: not every command needs it.
+    """
+    if data is not None and not data.is_dir():
+        raise TraceError(data, "there is no such folder of data; correct --data, or leave it out")
     named = os.environ.get(DATA_VARIABLE)
-    folder = data or (Path(named) if named else None)
+    return data or (Path(named) if named else None)
+
+
+def find_traces(data: Path | None = None) -> Catalog:
+    """Look through the shipped data and through `data_folder`.
+
+    Raises:
+        TraceError: `data` is not a folder.
+    """
+    folder = data_folder(data)
     entries: dict[str, Entry] = {}
     problems: list[str] = []
     for root in (SHIPPED, folder):

@@ -152,10 +152,21 @@ class TestCatalog:
         monkeypatch.setenv(DATA_VARIABLE, str(HEADS))
         assert "mooncake-conversation" in find_traces().entries
 
-    def test_missing_folder_is_a_problem_that_leaves_the_shipped_trace(self, tmp_path: Path) -> None:
-        catalog = find_traces(tmp_path / "absent")
+    @pytest.mark.parametrize("name", ["absent", "file"])
+    def test_a_named_folder_must_be_there(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(TraceError, match=f"{name}: there is no such folder of data"):
+            find_traces(tmp_path / name)
+
+    def test_a_missing_folder_of_the_environment_is_a_problem_that_leaves_the_shipped_trace(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "absent"))
+        catalog = find_traces()
         assert catalog.problems == (f"{tmp_path}/absent: no such folder",)
         assert "azure-conv" in catalog.entries
+        with pytest.raises(TraceError, match=r"neither a file nor a known trace.*absent: no such folder"):
+            catalog.find("mooncake-conversation")
 
     def test_a_file_is_known_by_its_columns_whatever_it_is_called(self, tmp_path: Path) -> None:
         path = tmp_path / "Monday 9am.csv"
