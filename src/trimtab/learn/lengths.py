@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trimtab.decide.queueing.length_boosted import FORMAT, HEADS, Boosted, Encoder, columns_of, row_of
 from trimtab.decide.queueing.length_ladder import Ladder, View
 from trimtab.decide.queueing.length_text import truncate
-from trimtab.decide.queueing.length_trees import ensemble_from
+from trimtab.decide.queueing.length_trees import forest_from
 from trimtab.decide.queueing.lengths import Example
 from trimtab.learn.length_parts import Parts, parts_of
 from trimtab.learn.length_replay import foresee, in_time
@@ -28,7 +28,10 @@ LEAST_EXAMPLES = 200
 """Requests of known length without which nothing is trained, and half of them without which nothing is calibrated."""
 
 _LEVEL = 0.9
-_TREES, _LEAVES, _RATE, _L2 = 80, 8, 0.08, 1.0
+TREES = 80
+"""Trees of each head."""
+
+_LEAVES, _RATE, _L2 = 8, 0.08, 1.0
 _LEAF_SHARE, _SMALLEST_LEAF, _LARGEST_LEAF = 40, 20, 100
 _RIDGE = 10.0
 _TEXT_GROUPS = frozenset({"lexical", "embedding"})
@@ -69,7 +72,14 @@ class _Table:
     length: Floats
 
 
-def train(sources: Sequence[Source], groups: Sequence[str], *, name: str, encoder: Encoder | None = None) -> Any:
+def train(
+    sources: Sequence[Source],
+    groups: Sequence[str],
+    *,
+    name: str,
+    encoder: Encoder | None = None,
+    trees: int = TREES,
+) -> dict[str, Any]:
     """Train on the earliest part of every source, calibrate on the next, judge by the latest.
 
     Args:
@@ -77,6 +87,7 @@ def train(sources: Sequence[Source], groups: Sequence[str], *, name: str, encode
         groups: which features, of `GROUPS`.
         name: what predictions made with these weights are marked with.
         encoder: for the group "embedding".
+        trees: of each head.
 
     Returns:
         The weights, as plain JSON, with where they come from and how they did on what they had not seen.
@@ -95,7 +106,7 @@ def train(sources: Sequence[Source], groups: Sequence[str], *, name: str, encode
     embedding = _train_head(sources, seen, start, encoder) if "embedding" in groups and encoder else None
     tables = [_table(source, groups, start, encoder, embedding) for source in sources]
     fit_rows = [known[len(known) // 2 :] if embedding else known for known in seen]
-    heads = _fit_heads(_stack(tables, fit_rows))
+    heads = _fit_heads(_stack(tables, fit_rows), trees)
     weights: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
@@ -168,25 +179,32 @@ def _stack(tables: Sequence[_Table], known: Sequence[Sequence[int]]) -> _Table:
     )
 
 
-def _fit_heads(table: _Table) -> dict[str, Any]:
-    """Fit the quantiles of the logarithm of the factor, and its mean so that tokens, not factors, come out right."""
+def _fit_heads(table: _Table, trees: int) -> dict[str, Any]:
+    """Fit the quantiles of the logarithm of the factor, and its mean so that tokens, not factors, come out right.
+
+    One thread: the sums are then the same on every machine, and on a busy one training is not slowed by waiting.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with scikit-learn
+
     factor = table.length - table.base
-    heads = {
-        "p50": _boosting(len(factor), loss="quantile", quantile=0.5).fit(table.rows, factor),
-        "p90": _boosting(len(factor), loss="quantile", quantile=_LEVEL).fit(table.rows, factor),
-        "mean": _boosting(len(factor), loss="poisson").fit(
-            table.rows, np.exp(factor), sample_weight=np.exp(table.base) / np.exp(table.base).mean()
-        ),
-    }
+    scale = np.exp(table.base)
+    with threadpool_limits(limits=1):
+        heads = {
+            "p50": _boosting(len(factor), trees, loss="quantile", quantile=0.5).fit(table.rows, factor),
+            "p90": _boosting(len(factor), trees, loss="quantile", quantile=_LEVEL).fit(table.rows, factor),
+            "mean": _boosting(len(factor), trees, loss="poisson").fit(
+                table.rows, np.exp(factor), sample_weight=scale / scale.mean()
+            ),
+        }
     return {name: plain_ensemble(heads[name]) for name in HEADS}
 
 
-def _boosting(examples: int, **loss: Any) -> Any:
+def _boosting(examples: int, trees: int, **loss: Any) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor  # noqa: PLC0415 - an extra, needed to train only
 
     return HistGradientBoostingRegressor(
         **loss,
-        max_iter=_TREES,
+        max_iter=trees,
         learning_rate=_RATE,
         max_leaf_nodes=_LEAVES,
         min_samples_leaf=max(_SMALLEST_LEAF, min(_LARGEST_LEAF, examples // _LEAF_SHARE)),
@@ -199,7 +217,7 @@ def _boosting(examples: int, **loss: Any) -> Any:
 def plain_ensemble(model: Any) -> dict[str, Any]:
     """Return a fitted `HistGradientBoostingRegressor` as plain lists.
 
-    scikit-learn has no public way to the nodes; a test compares what `Ensemble` makes of them with the model itself.
+    scikit-learn has no public way to the nodes; a test compares what `Forest` makes of them with the model itself.
     """
     return {
         "baseline": float(np.ravel(model._baseline_prediction)[0]),  # noqa: SLF001 - see above
@@ -226,7 +244,7 @@ def _conformal_shift(head: Mapping[str, Any], table: _Table) -> float:
     Split conformal prediction (conformalized quantile regression, Romano and others 2019), one-sided: the
     ceil((n + 1) x 0.9)-th smallest excess over the fitted quantile.
     """
-    fitted = table.base + ensemble_from(head, table.rows.shape[1]).evaluate(table.rows)
+    fitted = table.base + forest_from([head], table.rows.shape[1]).evaluate(table.rows)[:, 0]
     excess = np.sort(table.length - fitted)
     return float(excess[min(len(excess), ceil((len(excess) + 1) * _LEVEL)) - 1])
 

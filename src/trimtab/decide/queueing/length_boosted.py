@@ -12,7 +12,7 @@ import numpy as np
 
 from trimtab.decide.queueing import length_ladder, length_text
 from trimtab.decide.queueing.length_ladder import Ladder
-from trimtab.decide.queueing.length_trees import Rows, ensemble_from
+from trimtab.decide.queueing.length_trees import Rows, forest_from
 from trimtab.decide.queueing.lengths import UNLIMITED, Features, NoPrediction, Outcome, Prediction
 
 FORMAT = 1
@@ -120,13 +120,13 @@ class Boosted:
         ValueError: weights of another layout, damaged ones, or an encoder that is missing.
     """
 
-    __slots__ = ("_calibration", "_encoder", "_groups", "_head", "_heads", "_ladder", "_needs_text", "version")
+    __slots__ = ("_calibration", "_encoder", "_forest", "_groups", "_head", "_ladder", "_needs_text", "version")
 
     def __init__(self, weights: Mapping[str, Any], encoder: Encoder | None = None) -> None:
         _check(weights, encoder)
         self._groups: tuple[str, ...] = tuple(weights["groups"])
         columns = len(columns_of(self._groups))
-        self._heads = {name: ensemble_from(weights["heads"][name], columns) for name in HEADS}
+        self._forest = forest_from([weights["heads"][name] for name in HEADS], columns)
         self._ladder = Ladder(float(weights["start_level"]))
         self._calibration = Calibration(float(weights["p90_shift"]), exp(float(weights["start_level"])))
         self._encoder = encoder
@@ -146,11 +146,9 @@ class Boosted:
         scores = self._scores(batch)
         pairs = zip(batch, views, scores, strict=True)
         rows = np.array([row_of(request, view.columns, self._groups, score) for request, view, score in pairs])
-        logs = {name: ensemble.evaluate(rows).tolist() for name, ensemble in self._heads.items()}
-        triples = zip(logs["p50"], logs["p90"], logs["mean"], strict=True)
         return [
-            self._prediction(request, view.base, *triple)
-            for request, view, triple in zip(batch, views, triples, strict=True)
+            self._prediction(request, view.base, *logarithms)
+            for request, view, logarithms in zip(batch, views, self._forest.evaluate(rows).tolist(), strict=True)
         ]
 
     def observe(self, request: Features, outcome: Outcome) -> None:

@@ -17,11 +17,12 @@ _NODE_FIELDS = ("feature", "threshold", "missing_left", "left", "right", "value"
 
 
 @dataclass(frozen=True, slots=True)
-class Ensemble:
-    """A sum of trees; nodes of all trees stand in the same arrays.
+class Forest:
+    """Several sums of trees over the same rows; nodes of all trees stand in the same arrays.
 
     Attributes:
-        baseline: what the sum starts from.
+        baselines: what each sum starts from; shape (sums,).
+        starts: the place in `roots` of each sum's first tree; every sum has at least one.
         roots: the first node of each tree.
         feature: the column that a node looks at.
         threshold: a row goes left where its column is at most this.
@@ -32,7 +33,8 @@ class Ensemble:
         depth: steps after which every row stands at a leaf.
     """
 
-    baseline: float
+    baselines: Rows
+    starts: NDArray[np.intp]
     roots: NDArray[np.intp]
     feature: NDArray[np.intp]
     threshold: Rows
@@ -43,32 +45,39 @@ class Ensemble:
     depth: int
 
     def evaluate(self, rows: Rows) -> Rows:
-        """Return the sum for each row.
+        """Return the sums for each row.
 
         Args:
             rows: shape (requests, columns); NaN where a column is not known.
 
         Returns:
-            Shape (requests,).
+            Shape (requests, sums).
         """
-        if not self.roots.size:
-            return np.full(len(rows), self.baseline)
         at = np.broadcast_to(self.roots, (len(rows), self.roots.size))
         row = np.arange(len(rows))[:, None]
-        missing = np.isnan(rows)
         for _ in range(self.depth):
-            column = self.feature[at]
-            to_left = (rows[row, column] <= self.threshold[at]) | (missing[row, column] & self.missing_left[at])
+            seen = rows[row, self.feature[at]]
+            to_left = (seen <= self.threshold[at]) | (np.isnan(seen) & self.missing_left[at])
             at = np.where(to_left, self.left[at], self.right[at])
-        total: Rows = self.baseline + self.value[at].sum(axis=1)
-        return total
+        sums: Rows = self.baselines + np.add.reduceat(self.value[at], self.starts, axis=1)
+        return sums
 
 
-def ensemble_from(plain: Mapping[str, Any], columns: int) -> Ensemble:
-    """Build an ensemble from what `plain_ensemble` of the training wrote.
+_EMPTY: Mapping[str, Sequence[Any]] = {
+    "feature": [0],
+    "threshold": [0.0],
+    "missing_left": [0],
+    "left": [0],
+    "right": [0],
+    "value": [0.0],
+}
+
+
+def forest_from(sums: Sequence[Mapping[str, Any]], columns: int) -> Forest:
+    """Build a forest from what `plain_ensemble` of the training wrote.
 
     Args:
-        plain: `baseline`, and `trees`: for each tree a list per field of `_NODE_FIELDS`, nodes counted from 0.
+        sums: each with `baseline`, and `trees`: for each tree a list per field, nodes counted from 0.
         columns: how many columns rows have.
 
     Raises:
@@ -76,16 +85,17 @@ def ensemble_from(plain: Mapping[str, Any], columns: int) -> Ensemble:
     """
     nodes: dict[str, list[Any]] = {name: [] for name in _NODE_FIELDS}
     roots: list[int] = []
+    starts: list[int] = []
     depth = 0
-    for number, tree in enumerate(plain["trees"]):
-        start = len(nodes["value"])
-        depth = max(depth, _depth(tree, columns, f"tree {number}"))
-        roots.append(start)
-        for name in _NODE_FIELDS:
-            shift = start if name in ("left", "right") else 0
-            nodes[name] += [value + shift for value in tree[name]] if shift else tree[name]
-    return Ensemble(
-        baseline=float(plain["baseline"]),
+    for plain in sums:
+        starts.append(len(roots))
+        for number, tree in enumerate(plain["trees"] or [_EMPTY]):
+            depth = max(depth, _depth(tree, columns, f"tree {number}"))
+            roots.append(len(nodes["value"]))
+            _append(nodes, tree)
+    return Forest(
+        baselines=np.array([float(plain["baseline"]) for plain in sums]),
+        starts=np.array(starts, dtype=np.intp),
         roots=np.array(roots, dtype=np.intp),
         feature=np.array(nodes["feature"], dtype=np.intp),
         threshold=np.array(nodes["threshold"], dtype=np.float64),
@@ -95,6 +105,13 @@ def ensemble_from(plain: Mapping[str, Any], columns: int) -> Ensemble:
         value=np.array(nodes["value"], dtype=np.float64),
         depth=depth,
     )
+
+
+def _append(nodes: Mapping[str, list[Any]], tree: Mapping[str, Sequence[Any]]) -> None:
+    first = len(nodes["value"])
+    for name in _NODE_FIELDS:
+        shift = first if name in ("left", "right") else 0
+        nodes[name].extend([value + shift for value in tree[name]] if shift else tree[name])
 
 
 def _depth(tree: Mapping[str, Sequence[Any]], columns: int, name: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trimtab.decide.queueing.length_boosted import GROUPS, UNKNOWN, Boosted, Calibration, columns_of, row_of
-from trimtab.decide.queueing.length_trees import ensemble_from
+from trimtab.decide.queueing.length_trees import forest_from
 from trimtab.decide.queueing.lengths import Constant, Features, Guarded, NoPrediction, Outcome, Prediction
 
 LEAF = {"feature": [0], "threshold": [0.0], "missing_left": [0], "left": [0], "right": [0], "value": [0.25]}
@@ -37,12 +37,14 @@ def weights(*groups: str, embedding: Mapping[str, Any] | None = None, **heads: A
 
 
 def test_trees_are_summed_from_the_baseline() -> None:
-    ensemble = ensemble_from({"baseline": 10.0, "trees": [STUMP, LEAF]}, columns=2)
-    rows = np.array([[0.0, 2.0], [0.0, 2.5], [0.0, nan]])
-    assert ensemble.evaluate(rows).tolist() == [9.25, 11.25, 9.25], "equal and missing go left, more goes right"
     right = {**STUMP, "missing_left": [0, 0, 0]}
-    assert ensemble_from({"baseline": 0.0, "trees": [right]}, columns=2).evaluate(rows)[2] == 1.0
-    assert ensemble_from({"baseline": 3.0, "trees": []}, columns=2).evaluate(rows).tolist() == [3.0] * 3
+    trees: list[list[Any]] = [[STUMP, LEAF], [], [right]]
+    sums = [{"baseline": baseline, "trees": grown} for baseline, grown in zip((10.0, 3.0, 0.0), trees, strict=True)]
+    rows = np.array([[0.0, 2.0], [0.0, 2.5], [0.0, nan]])
+    first, second, third = forest_from(sums, columns=2).evaluate(rows).T.tolist()
+    assert first == [9.25, 11.25, 9.25], "equal and missing go left, more goes right"
+    assert second == [3.0, 3.0, 3.0]
+    assert third == [-1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_trees_are_summed_from_the_baseline() -> None:
 )
 def test_damaged_trees_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"tree 1: .*{message}"):
-        ensemble_from({"baseline": 0.0, "trees": [LEAF, {**STUMP, **change}]}, columns=2)
+        forest_from([{"baseline": 0.0, "trees": [LEAF, {**STUMP, **change}]}], columns=2)
 
 
 def test_heads_are_factors_on_what_the_history_says() -> None:
