@@ -147,21 +147,23 @@ def run_experiment(
     The same seeds give the same numbers with any number of workers. Ctrl-C ends the run; what has finished is kept.
     """
     order = Order(find(name), parts, **options)
-    _check_data(order.data)
-    folder = _folder(out or Path("lab", name))
-    with TerminalProgress() as progress, _backend(workers, dask):
+    check_data(order.data)
+    folder = make_folder(out or Path("lab", name))
+    with TerminalProgress() as progress, backend(workers, dask):
         result = run(order, folder, progress)
         write_report(result, folder)
     _show(result, folder, as_json=output_format == "json")
     return INTERRUPTED if result.interrupted else 0
 
 
-def _check_data(data: Path | None) -> None:
+def check_data(data: Path | None) -> None:
+    """Raise a Problem where a folder of data sets is named that is not there."""
     if data is not None and not data.is_dir():
         raise Problem(f"the data folder {data} does not exist", fix="correct --data, or leave it out")
 
 
-def _folder(path: Path) -> Path:
+def make_folder(path: Path) -> Path:
+    """Return a folder that is there; a Problem where a file is in its place."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -170,7 +172,7 @@ def _folder(path: Path) -> Path:
 
 
 @contextmanager
-def _backend(workers: int | None, dask: str | None) -> Iterator[None]:
+def backend(workers: int | None, dask: str | None) -> Iterator[None]:
     """Let sweeps run in processes of this machine, or on a Dask cluster."""
     if dask is None:
         with joblib.parallel_config(backend="loky", n_jobs=workers or os.cpu_count() or 1):

@@ -21,6 +21,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "predictor": ("trimtab.cli.predictor:predictor", "Train and judge predictors of how long an answer will be"),
     "replay": ("trimtab.cli.replay:replay", "Replay a recorded trace against an OpenAI-compatible endpoint"),
     "profile": ("trimtab.cli.profile:profile", "Measure an OpenAI-compatible engine and write a profile of it"),
+    "whatif": (
+        "trimtab.cli.whatif:whatif",
+        "Say how many replicas a pool needs under a recorded load, and how sure that is",
+    ),
     "explain": ("trimtab.cli.explain:explain", "Show the last decisions about an object, why, and what happened since"),
     "approve": ("trimtab.cli.approve:approve", "Let proposals of an object be carried out"),
     "resume": ("trimtab.cli.resume:resume", "Take a contested knob back"),

@@ -75,17 +75,17 @@ def _caption(part: Part, plot: Plot) -> str:
 def _plot(table: Table, plot: Plot) -> bytes:
     metric = next(metric for metric in table.part.metrics if metric.name == plot.y)
     settings = [s for s in table.part.settings if plot.x in s.values and (not plot.settings or s.name in plot.settings)]
-    panels = list(dict.fromkeys(setting.values.get(plot.panel) for setting in settings)) if plot.panel else [None]
-    figure, axes = _panels(len(panels))
-    for place, (own, panel) in enumerate(zip(axes, panels, strict=True)):
+    values = list(dict.fromkeys(setting.values.get(plot.panel) for setting in settings)) if plot.panel else [None]
+    figure, axes = panels(len(values))
+    for place, (own, panel) in enumerate(zip(axes, values, strict=True)):
         shown = [setting for setting in settings if plot.panel is None or setting.values.get(plot.panel) == panel]
         _lines(own, table, plot, metric, shown)
         if plot.panel:
             own.set_title(f"{plot.panel} {panel}", fontsize=10, loc="left")
         if place == 0:
             own.set_ylabel(_y_title(table.part, plot, metric))
-    _legend(figure, axes[0])
-    return _png(figure)
+    legend(figure, axes[0])
+    return png(figure)
 
 
 def _y_title(part: Part, plot: Plot, metric: Metric) -> str:
@@ -113,7 +113,7 @@ def _lines(axes: "Axes", table: Table, plot: Plot, metric: Metric, settings: Seq
     if plot.difference:
         axes.axhline(0, color=BASELINE_COLOR, lw=1)
     _x_axis(axes, plot, [setting.values[plot.x] for setting in settings], places)
-    _dress(axes)
+    dress(axes)
     low, high = axes.get_ylim()
     if not plot.difference and 0 < low < 0.6 * high:
         axes.set_ylim(bottom=0)
@@ -207,15 +207,13 @@ def _forest(table: Table) -> bytes:
         for number, policy in enumerate(table.policies)
         if policy != table.part.baseline and table.line(setting.name, policy, metrics[0].name)
     ]
-    figure, axes = _panels(
-        len(metrics), height=1.3 + _ROW_HEIGHT * (len(rows) + len(table.part.settings)), shared=False
-    )
+    figure, axes = panels(len(metrics), height=1.3 + _ROW_HEIGHT * (len(rows) + len(table.part.settings)), shared=False)
     for own, metric in zip(axes, metrics, strict=True):
         _forest_panel(own, table, metric, rows)
     for own in axes[1:]:
         own.tick_params(labelleft=False)
-    _legend(figure, axes[0])
-    return _png(figure)
+    legend(figure, axes[0])
+    return png(figure)
 
 
 def _differs(table: Table, metric: Metric) -> bool:
@@ -248,30 +246,34 @@ def _forest_panel(axes: "Axes", table: Table, metric: Metric, rows: Sequence[tup
         f"difference to {table.part.baseline} [{difference_scale(metric)[1] or 'count'}]\n(better is {better})"
     )
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    _dress(axes)
+    dress(axes)
 
 
-def _panels(count: int, height: float = _PANEL_HEIGHT, *, shared: bool = True) -> tuple[Figure, list["Axes"]]:
+def panels(count: int, height: float = _PANEL_HEIGHT, *, shared: bool = True) -> tuple[Figure, list["Axes"]]:
+    """Return a figure with axes side by side and room for a legend at its right."""
     figure = Figure(figsize=(_PANEL_WIDTH * count + _LEGEND_WIDTH, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, count, squeeze=False, sharey=shared)[0])
 
 
-def _legend(figure: Figure, axes: "Axes") -> None:
+def legend(figure: Figure, axes: "Axes") -> None:
+    """Name what is drawn, beside the axes."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside right upper", frameon=False, fontsize=9, title="policy", alignment="left"
     )
 
 
-def _dress(axes: "Axes") -> None:
+def dress(axes: "Axes") -> None:
+    """Give axes the look of all pictures of the lab."""
     axes.grid(visible=True, color="#E6E6E6", lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return the picture as PNG; the same picture gives the same bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()

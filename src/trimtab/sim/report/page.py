@@ -48,13 +48,7 @@ def render(result: Result, pictures: Mapping[str, Sequence[Picture]], sources: S
         pictures: By name of the part.
         sources: Of the data that it was made with.
     """
-    environment = Environment(
-        loader=PackageLoader("trimtab.sim.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters.update(
         paragraphs=paragraphs, inline=inline, value=value_text, heading=heading, expected=expected_text, sign=sign,
         allowed=margin_text, number=_cell, percentage=_p, words=words,
@@ -73,6 +67,17 @@ def render(result: Result, pictures: Mapping[str, Sequence[Picture]], sources: S
         notes=_notes(result.parts),
         command=command(result.order),
         version=version("trimtab"),
+    )
+
+
+def templates() -> Environment:
+    """Return where the pages' templates are; everything in them is escaped."""
+    return Environment(
+        loader=PackageLoader("trimtab.sim.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

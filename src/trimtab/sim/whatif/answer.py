@@ -1,0 +1,334 @@
+"""What the runs answer: replicas, cost and knee of each policy, and how sure that is, in numbers and in words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, nan
+from typing import Any
+
+import numpy as np
+
+from trimtab.sim.findings import Table
+from trimtab.sim.report.numerals import plain, short
+from trimtab.sim.statistics import Estimate, paired_difference
+from trimtab.sim.whatif.draw import BLOCK_SECONDS, stated_errors
+from trimtab.sim.whatif.run import WARM_UP
+from trimtab.sim.whatif.study import LIKELY, SURE, Question, Study, settings_of, values_by_seed
+
+_HOURS = 24.0
+_POORLY_RANKED = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number over the draws: its mean, and the least and the largest that was seen."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAnswer:
+    """What one policy needs and gives.
+
+    Attributes:
+        sure: Least replicas that met the objective in 95 % of the draws; None: no number that was tried.
+        likely: Least replicas that met it in half of them.
+        chance: Part of the draws in which the pool's own replicas met the objective.
+        attainment: With the pool's own replicas at the load that is asked about, in percent, by level.
+        knee: Requests per second up to which the pool's own replicas meet the objective.
+        knee_gain: The knee less that of the first policy, within draws, with its 95 % interval; None for the first.
+        gpu_hours: Per day, with `sure` replicas.
+        price: Per day, with `sure` replicas; NaN without a price.
+    """
+
+    policy: str
+    sure: int | None
+    likely: int | None
+    chance: float
+    attainment: Mapping[str, Range]
+    knee: Range
+    knee_gain: Estimate | None
+    gpu_hours: float
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everything that is said about a pool."""
+
+    study: Study
+    policies: tuple[PolicyAnswer, ...]
+    sentences: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def answer(study: Study, gpu_hour_price: float | None) -> Answer:
+    """Read the tables of a study.
+
+    Args:
+        study: What was run.
+        gpu_hour_price: What one GPU costs in an hour, in any currency.
+    """
+    first = _knees(study, study.question.policies[0])
+    policies = tuple(_policy(study, name, first, gpu_hour_price) for name in study.question.policies)
+    return Answer(study, policies, _sentences(study, policies), _assumptions(study), _warnings(study))
+
+
+def _policy(study: Study, name: str, first: Mapping[int, float], price: float | None) -> PolicyAnswer:
+    case = study.question.case
+    chances = chances_of(study.replicas, name)
+    sure, likely = _least(chances, SURE), _least(chances, LIKELY)
+    knees = _knees(study, name)
+    gain = None
+    if name != study.question.policies[0]:
+        seeds = sorted(knees)
+        gain = paired_difference([knees[seed] for seed in seeds], [first[seed] for seed in seeds])
+    hours = _HOURS * case.gpus * sure if sure else nan
+    return PolicyAnswer(
+        policy=name,
+        sure=sure,
+        likely=likely,
+        chance=chances.get(case.replicas, nan),
+        attainment={level.name: _attained(study, name, f"attainment {level.name}") for level in case.levels},
+        knee=_range(list(knees.values())),
+        knee_gain=gain,
+        gpu_hours=hours,
+        price=hours * price if price is not None else nan,
+    )
+
+
+def chances_of(table: Table, policy: str) -> dict[int, float]:
+    """Return the part of the draws in which the objective was met, by number of replicas."""
+    met = values_by_seed(table, policy, "objective met")
+    counts = [int(count) for count, _ in settings_of(table, "replicas")]
+    return {count: float(np.mean(list(met[place].values()))) for place, count in enumerate(counts) if place in met}
+
+
+def _least(chances: Mapping[int, float], enough: float) -> int | None:
+    """Return the least number from which on all that were tried were enough."""
+    least = None
+    for count in sorted(chances, reverse=True):
+        if chances[count] < enough:
+            break
+        least = count
+    return least
+
+
+def _attained(study: Study, policy: str, metric: str) -> Range:
+    own = study.question.case.replicas
+    values = values_by_seed(study.replicas, policy, metric)
+    for place, (count, _) in enumerate(settings_of(study.replicas, "replicas")):
+        if int(count) == own and place in values:
+            return _range(list(values[place].values()))
+    return Range(nan, nan, nan)
+
+
+def _knees(study: Study, policy: str) -> dict[int, float]:
+    """Return by seed the requests per second at which a policy stops meeting the objective, between two loads."""
+    spare = values_by_seed(study.loads, policy, "spare")
+    rates = [rate for rate, _ in settings_of(study.loads, "requests_per_second")]
+    seeds = sorted({seed for values in spare.values() for seed in values})
+    return {seed: _crossing(rates, [spare[place].get(seed, nan) for place in range(len(rates))]) for seed in seeds}
+
+
+def _crossing(rates: Sequence[float], spare: Sequence[float]) -> float:
+    """Return where a line through the points first falls below 0; the ends where it does not, or at once."""
+    if spare[0] < 0:
+        return rates[0]
+    for place in range(1, len(rates)):
+        if spare[place] < 0:
+            part = spare[place - 1] / (spare[place - 1] - spare[place])
+            return rates[place - 1] + part * (rates[place] - rates[place - 1])
+    return rates[-1]
+
+
+def _range(values: Sequence[float]) -> Range:
+    return Range(float(np.mean(values)), min(values), max(values))
+
+
+def _sentences(study: Study, policies: Sequence[PolicyAnswer]) -> tuple[str, ...]:
+    said = [
+        _replicas_sentence(study, policies[0]),
+        _own_sentence(study, policies[0]),
+        _knee_sentence(study, policies[0]),
+    ]
+    if len(policies) > 1:
+        said.append(_comparison(policies))
+    return tuple(said)
+
+
+def _replicas_sentence(study: Study, own: PolicyAnswer) -> str:
+    rate, case = short(study.rate), study.question.case
+    if own.sure is None:
+        return (
+            f"No number of replicas that was tried meets the objective at {rate} requests/s under {own.policy} in "
+            f"{SURE:.0%} of the draws: even a replica with little to do is too slow for some target. "
+            "See which one in the table of replicas, and relax it or choose a faster engine."
+        )
+    text = f"{_count(own.sure)} enough for {rate} requests/s under {own.policy}: the objective was met in at least "
+    text += f"{SURE:.0%} of {study.question.seeds} draws."
+    if own.likely is not None and own.likely < own.sure:
+        text += f" {_count(own.likely)} more likely enough than not, but not safe."
+    gpus = own.sure * case.gpus
+    return f"{text} That is {gpus} GPU{'s' if gpus > 1 else ''}, {short(own.gpu_hours)} GPU-hours a day."
+
+
+def _count(replicas: int) -> str:
+    return f"{replicas} replicas are" if replicas > 1 else "1 replica is"
+
+
+def _own_sentence(study: Study, own: PolicyAnswer) -> str:
+    case = study.question.case
+    draws = round(own.chance * study.question.seeds)
+    parts = [
+        f"{level.name} {plain(reached.mean, 1)} % [{plain(reached.low, 1)}, {plain(reached.high, 1)}]"
+        for level in case.levels
+        if isfinite((reached := own.attainment[level.name]).mean)
+    ]
+    replicas = f"{case.replicas} replica{'s' if case.replicas > 1 else ''}"
+    return (
+        f"With {replicas} the objective was met in {draws} of {study.question.seeds} draws; attainment "
+        f"[least, largest draw]: {', '.join(parts)}."
+    )
+
+
+def _knee_sentence(study: Study, own: PolicyAnswer) -> str:
+    case = study.question.case
+    replicas = f"{case.replicas} replica{'s' if case.replicas > 1 else ''}"
+    room = own.knee.mean / study.rate
+    verdict = f"{short(room, 2)} times the load asked about" if room >= 1 else "below the load asked about"
+    return (
+        f"{replicas} hold{'' if case.replicas > 1 else 's'} the objective up to {short(own.knee.mean)} requests/s "
+        f"[{short(own.knee.low)}, {short(own.knee.high)}] under {own.policy}: {verdict}."
+    )
+
+
+def _comparison(policies: Sequence[PolicyAnswer]) -> str:
+    own = policies[0]
+    said = []
+    for other in policies[1:]:
+        gain = other.knee_gain
+        if gain is None or not gain.excludes(0.0):
+            said.append(f"{other.policy} cannot be told apart from {own.policy} at the knee")
+            continue
+        word = "more" if gain.mean > 0 else "fewer"
+        low, high = sorted((abs(gain.low), abs(gain.high)))
+        said.append(
+            f"{other.policy} holds {short(abs(gain.mean), 2)} requests/s {word} [{short(low, 2)}, {short(high, 2)}]"
+        )
+    fewer = [other.policy for other in policies[1:] if other.sure and own.sure and other.sure < own.sure]
+    saved = f"{' and '.join(fewer)} need fewer replicas" if fewer else "no other policy saves a replica at this load"
+    return f"Policies: {'; '.join(said)}; {saved}."
+
+
+def _assumptions(study: Study) -> tuple[str, ...]:
+    question, case = study.question, study.question.case
+    iteration, front = stated_errors(case.profile)
+    replicas_seconds, loads_seconds = study.seconds
+    shares = ", ".join(f"{level.name} {level.share:.0%} ({level.described})" for level in case.levels)
+    return (
+        (
+            f"Each draw takes stretches of {BLOCK_SECONDS:g} s of the trace {question.trace} in random order, so that "
+            "bursts and lengths vary as the recording does. It says nothing of days unlike the recording."
+        ),
+        (
+            f"Each draw makes the engine faster or slower by a random factor, median error {iteration:.0%} for "
+            f"iterations and {front:.0%} for the front end: what the profile states, else what is assumed."
+        ),
+        (
+            f"Requests arrive for {replicas_seconds:g} s (replicas) and {loads_seconds:g} s (loads); the first "
+            f"{WARM_UP:.0%} are not judged. What waits longer than {case.bounds.max_waiting_seconds:g} s is refused; "
+            "refused requests count as missed. Above the knee the numbers depend on how long the overload lasts."
+        ),
+        f"Requests by level: {shares}.",
+        (
+            f"A replica gets at most {case.capacity} requests at once from the gateway; the engine batches up to "
+            f"{case.config.max_num_seqs}, {case.config.max_num_batched_tokens} tokens an iteration."
+        ),
+        *_predictions(study),
+    )
+
+
+def _predictions(study: Study) -> tuple[str, ...]:
+    if "SSJF" not in study.question.policies:
+        return ()
+    tau = f"Kendall's tau {study.tau:.2f} on this trace"
+    if study.tau < _POORLY_RANKED:
+        return (f"SSJF: the shipped length predictor ranks these requests too poorly ({tau}); it is served as FCFS.",)
+    return (
+        (
+            f"SSJF uses the shipped length predictor ({tau}); where it was trained on the trace's first part, that is "
+            "flattering."
+        ),
+    )
+
+
+def _warnings(study: Study) -> tuple[str, ...]:
+    case = study.question.case
+    cut = study.too_long
+    long = (
+        (
+            (
+                f"{cut:.1%} of the trace's requests are longer than the {case.longest} tokens of the engine; they "
+                "count as missed"
+            ),
+        )
+        if cut
+        else ()
+    )
+    return (*case.warnings, *long)
+
+
+def answer_values(found: Answer) -> dict[str, Any]:
+    """Return the answer for JSON."""
+    study, case = found.study, found.study.question.case
+    return {
+        "pool": case.name,
+        "model": case.model,
+        "profile": case.profile_name,
+        "trace": study.question.trace,
+        "requests_per_second": study.rate,
+        "draws": study.question.seeds,
+        "replicas": case.replicas,
+        "gpus_per_replica": case.gpus,
+        "answer": found.sentences,
+        "policies": [_policy_values(policy) for policy in found.policies],
+        "warnings": found.warnings,
+        "assumptions": found.assumptions,
+        "by_replicas": _rows(study.question, study.replicas, "replicas"),
+        "by_load": _rows(study.question, study.loads, "requests_per_second"),
+    }
+
+
+def _policy_values(policy: PolicyAnswer) -> dict[str, Any]:
+    return {
+        "policy": policy.policy,
+        "replicas_sure": policy.sure,
+        "replicas_likely": policy.likely,
+        "chance_with_own_replicas": policy.chance,
+        "attainment": {name: range_values(reached) for name, reached in policy.attainment.items()},
+        "knee_requests_per_second": range_values(policy.knee),
+        "knee_gain": policy.knee_gain
+        and {"mean": policy.knee_gain.mean, "low": policy.knee_gain.low, "high": policy.knee_gain.high},
+        "gpu_hours_per_day": policy.gpu_hours,
+        "price_per_day": policy.price,
+    }
+
+
+def range_values(found: Range) -> dict[str, float]:
+    """Return a range for JSON."""
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def _rows(question: Question, table: Table, column: str) -> list[dict[str, Any]]:
+    rows = []
+    for place, (value, _) in enumerate(settings_of(table, column)):
+        for policy in table.policies:
+            row: dict[str, Any] = {column: value, "policy": policy}
+            for metric in ("attainment", *(f"attainment {level.name}" for level in question.case.levels), "goodput"):
+                row[metric] = range_values(_range(list(values_by_seed(table, policy, metric)[place].values())))
+            met = values_by_seed(table, policy, "objective met")[place]
+            rows.append({**row, "objective_met_in": float(np.mean(list(met.values())))})
+    return rows

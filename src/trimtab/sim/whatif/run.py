@@ -1,0 +1,134 @@
+"""One simulated run of the pool: requests of a draw through the production queue, and what their clients would say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.decide.queueing import fcfs
+from trimtab.decide.queueing.deadline import DeadlineOrder
+from trimtab.decide.queueing.line import Order
+from trimtab.decide.queueing.ssjf import ServiceTime, SsjfOrder
+from trimtab.model.problem import Problem
+from trimtab.sim.engine import Simulation
+from trimtab.sim.experiment import Cell, Row
+from trimtab.sim.ledger import Fate, Ledger
+from trimtab.sim.statistics import attainment, goodput
+from trimtab.sim.whatif.case import Case, Level
+from trimtab.sim.whatif.draw import Arrival, Speed
+from trimtab.sim.world import PoolWorld, ServerKind
+
+POLICIES = ("FCFS", "SSJF", "EDF")
+"""Orders of service that can be compared; `QLM` is not among them, because with one model it has nothing to swap."""
+
+WARM_UP = 0.2
+"""Part of the time at the beginning whose requests are not judged: the pool starts empty."""
+
+
+def orders(case: Case, names: Sequence[str]) -> dict[str, Order]:
+    """Return the orders of service by name.
+
+    Raises:
+        Problem: One is unknown.
+    """
+    known: Mapping[str, Order] = {
+        "FCFS": fcfs.order,
+        "SSJF": SsjfOrder(case.aging_factor, _service_time(case)),
+        "EDF": DeadlineOrder({level.name: level.deadline_seconds for level in case.levels}),
+    }
+    for name in names:
+        if name not in known:
+            raise Problem(f"there is no policy {name!r} to compare", fix=f"name some of {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def _service_time(case: Case) -> ServiceTime:
+    """Estimate what an answer takes while the replica is full: a decode iteration for each token."""
+    context = case.capacity * int(2 * case.profile.output_length.median_tokens)
+    step = case.profile.iteration.seconds(
+        prefill_tokens=0, decodes=case.capacity, context_tokens=context, attention_pairs=0.0
+    )
+    return ServiceTime(case.profile.iteration.base, step)
+
+
+def simulate(case: Case, order: Order, replicas: int, requests: Sequence[Arrival], speed: Speed) -> Ledger:
+    """Serve requests to the last one; those that wait longer than the pool allows are refused, as in production."""
+    simulation = Simulation()
+    world = PoolWorld(simulation, bounds=case.bounds, order=order)
+    front = speed.front(case.profile.front_end)
+    kind = ServerKind(
+        case.config,
+        speed.cost(case.profile.iteration),
+        case.capacity,
+        front_end_seconds=front.per_request,
+        front_end_seconds_per_token=front.per_prompt_token,
+    )
+    world.add_servers(kind, replicas)
+    if requests:
+        simulation.at(requests[0].request.at_seconds, _Arrives(world, requests))
+    simulation.run()
+    return world.ledger
+
+
+@dataclass(slots=True)
+class _Arrives:
+    """The next request arrives."""
+
+    world: PoolWorld
+    requests: Sequence[Arrival]
+    place: int = 0
+
+    def __call__(self) -> None:
+        arrival = self.requests[self.place]
+        self.world.submit(arrival.request, level=arrival.level, predicted_tokens=arrival.predicted)
+        self.place += 1
+        if self.place < len(self.requests):
+            self.world.simulation.at(self.requests[self.place].request.at_seconds, self)
+
+
+def judge(case: Case, requests: Sequence[Arrival], ledger: Ledger, seconds: float) -> Row:
+    """Say what became of the requests that arrived after the warm-up; those refused or not served count as missed."""
+    judged = ledger.column("arrived_at") >= WARM_UP * seconds
+    names = np.array([arrival.level for arrival in requests])
+    fits = ledger.column("prompt_tokens") + ledger.column("output_tokens") <= case.longest
+    met = np.zeros(len(requests), dtype=bool)
+    row: dict[str, Cell] = {}
+    worst = inf
+    for level in case.levels:
+        own = judged & (names == level.name)
+        met |= own & fits & _met(level, ledger)
+        row[f"attainment {level.name}"] = attainment(met[own])
+        worst = min(worst, attainment(met[own]) - level.objective)
+    spare = worst if worst < inf else nan
+    ttft, tpot = ledger.ttft()[judged], ledger.time_per_token()[judged]
+    return {
+        **row,
+        "attainment": attainment(met[judged]),
+        "spare": spare,
+        "objective met": spare >= 0,
+        "goodput": goodput(met, (1 - WARM_UP) * seconds),
+        "ttft p50": _quantile(ttft, 50),
+        "ttft p95": _quantile(ttft, 95),
+        "tpot p95": _quantile(tpot, 95) * 1000,
+        "refused": attainment(ledger.column("fate")[judged] != Fate.FINISHED),
+    }
+
+
+def _met(level: Level, ledger: Ledger) -> NDArray[np.bool_]:
+    """Say which requests finished within every target of a level; an answer of one token has no time between tokens."""
+    finished = ledger.column("fate") == Fate.FINISHED
+    ttft, tpot, latency = ledger.ttft(), ledger.time_per_token(), ledger.latency()
+    met: NDArray[np.bool_] = (
+        finished
+        & (ttft <= (inf if level.ttft_seconds is None else level.ttft_seconds))
+        & (np.nan_to_num(tpot, nan=0.0) <= (inf if level.tpot_seconds is None else level.tpot_seconds))
+        & (latency <= (inf if level.completion_seconds is None else level.completion_seconds))
+    )
+    return met
+
+
+def _quantile(values: NDArray[np.float64], percent: float) -> float:
+    seen = values[np.isfinite(values)]
+    return float(np.percentile(seen, percent)) if seen.size else nan
