@@ -83,7 +83,9 @@ def _main_figures(rows: Sequence[tuple[float, int, tuple[float, ...], tuple[floa
         mean, oracle, p99, early = columns[column]
         name = _setting(rate, slots, 0).name
         figures[name, PURE, "mean"], figures[name, ORACLE, "mean"] = mean, oracle
-        figures[name, PURE, "p99"], figures[name, PURE, "thr25"] = p99 - 1, early
+        figures[name, PURE, "p99"] = p99 - 1
+        if rows is _BURSTS:
+            figures[name, PURE, "thr25"] = early
     return figures
 
 
@@ -484,8 +486,8 @@ def _engine_parts() -> list[Part]:
             "Where the queue is",
             "Llama-2-7B on an H100 with 256 sequences, whose KV cache holds fewer than 100 requests of this trace. If "
             "the gateway hands over all 256, the rest wait inside the engine, first come, first served, and no order "
-            "in front of it matters. If it hands over 64, they wait where they can be put in order, and the engine serves "
-            "somewhat less. Load is relative to what each of the two can serve.",
+            "in front of it matters. If it hands over 64, they wait where they can be put in order, and the engine "
+            "serves somewhat less. Load is relative to what each of the two can serve.",
             tuple(
                 _engine_setting(_SEVEN_B, 256, load, capacity=capacity)
                 for load in (0.95, _OVERLOAD)
