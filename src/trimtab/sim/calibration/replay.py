@@ -108,6 +108,7 @@ class Watched:
         admitted: For each request of the run, the step that first served it.
         first: The one that gave its first token.
         last: The one that gave its last.
+        arrivals: When each arrived in the replay, in seconds after the run's very first request.
         latencies: What each request took.
     """
 
@@ -115,6 +116,7 @@ class Watched:
     admitted: npt.NDArray[np.intp]
     first: npt.NDArray[np.intp]
     last: npt.NDArray[np.intp]
+    arrivals: list[float]
     latencies: list[Latency]
 
 
@@ -129,6 +131,7 @@ def watch(run: RecordedRun, stages: Sequence[Stage], engine: Engine) -> Watched:
         admitted=np.searchsorted(watched.starts, [s.admitted_at or 0.0 for s in served]),
         first=np.searchsorted(watched.ends, [s.first_token_at or 0.0 for s in served]),
         last=np.searchsorted(watched.ends, [s.last_token_at or 0.0 for s in served]),
+        arrivals=replayed.arrived[1:],
         latencies=latencies,
     )
 
@@ -172,7 +175,7 @@ class _Replay:
         self._followers: dict[int, list[tuple[int, float]]] = {}
         self._open = 0  # requests of the stage that have not ended
         self._numbers: dict[Served, int] = {}
-        self._arrived: list[float] = [0.0] * len(self._requests)
+        self.arrived: list[float] = [0.0] * len(self._requests)
         self.served: list[Served] = []
 
     def latencies(self) -> list[Latency]:
@@ -189,7 +192,7 @@ class _Replay:
     def _latency(self, number: int, sequence: Served) -> Latency:
         assert sequence.first_token_at is not None
         assert sequence.last_token_at is not None
-        arrived = self._arrived[number]
+        arrived = self.arrived[number]
         return Latency(sequence.first_token_at - arrived, sequence.last_token_at - arrived, sequence.produced)
 
     def _begin(self, index: int) -> None:
@@ -215,7 +218,7 @@ class _Replay:
 
     def _arrive(self, number: int) -> None:
         request = self._requests[number]
-        self._arrived[number] = self._simulation.now
+        self.arrived[number] = self._simulation.now
         self._simulation.after(self._front_end.seconds(request.prompt_tokens), partial(self._submit, number))
 
     def _submit(self, number: int) -> None:
