@@ -39,6 +39,7 @@ def test_the_longest_stretch_with_the_most_that_decode() -> None:
 
 def test_an_answer_that_came_in_one_lump_gives_no_equation() -> None:
     assert decoding_row([seen(0.0, *[1.0] * 20)]) is None
+    assert decoding_row([seen(0.0, *[at] * 20) for at in (1.0, 2.0)]) is None
     assert decoding_row([seen(0.0, 1.0, 1.1, 1.2)]) is None, "too short"
 
 

@@ -77,9 +77,11 @@ def longest_together(seen: Sequence[Seen]) -> Together:
 
     With one more prompt to compute, and room for it, there would be one more sequence afterwards.
     """
-    changes = sorted([(s.first_at, 1) for s in seen] + [(s.last_at, -1) for s in seen])
+    stretched = [s for s in seen if s.first_at < s.last_at]  # the others came in one piece
+    changes = sorted([(s.first_at, 1) for s in stretched] + [(s.last_at, -1) for s in stretched])
     best, count = Together(0, 0.0, 0.0), 0
-    for (time, change), (following, _) in zip(changes, [*changes[1:], (changes[-1][0], 0)], strict=True):
+    following_changes = [*changes[1:], *changes[-1:]]
+    for (time, change), (following, _) in zip(changes, following_changes, strict=True):
         count += change
         if (count, following - time) > (best.sequences, best.end - best.start):
             best = Together(count, time, following)
@@ -89,7 +91,7 @@ def longest_together(seen: Sequence[Seen]) -> Together:
 def decoding_row(seen: Sequence[Seen]) -> Row | None:
     """The mean iteration while as many sequences as ever in this burst decoded; None if that was too short."""
     together = longest_together(seen)
-    if together.end <= together.start:
+    if not together.sequences:
         return None
     inside = [s for s in seen if s.first_at <= together.start and s.last_at >= together.end]
     start, end = zip(*((s.tokens_by(together.start), s.tokens_by(together.end)) for s in inside), strict=True)
