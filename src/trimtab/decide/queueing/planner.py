@@ -22,6 +22,8 @@ STARTS = 12
 BUDGET = 300_000
 """Moves evaluated by default."""
 
+_AHEAD = 16  # jobs whose insertion is costed at once; what is costed too early is costed again
+
 WORTH = 0.02
 """By which share a plan must be better to replace the one in force."""
 
@@ -184,35 +186,30 @@ class _Planning:
         orders = [list(order) for order in plan]
         placed = {job for order in orders for job in order}
         missing = np.array([job for job in by_deadline(self._problem) if job not in placed], dtype=np.intp)
-        shape = (len(orders), len(missing))
-        best, position = Costs(np.full(shape, np.inf), np.full(shape, np.inf)), np.zeros(shape, dtype=np.intp)
+        for first in range(0, len(missing), _AHEAD):
+            self._insert(orders, missing[first : first + _AHEAD])
+        return tuple(tuple(order) for order in orders)
+
+    def _insert(self, orders: list[list[int]], jobs: Ints) -> None:
+        """Insert a few jobs; after each, only the queue that took it is costed again for those to come."""
+        shape = (len(orders), len(jobs))
+        best, position = Costs(np.empty(shape), np.empty(shape)), np.zeros(shape, dtype=np.intp)
         changed = list(range(len(orders)))
-        for turn, job in enumerate(missing):
-            self._cost_joining(changed, orders, missing, turn, best, position)
+        for turn, job in enumerate(jobs):
+            places, costs = self._joining(changed, orders, jobs[turn:])
+            position[changed, turn:], best.score[changed, turn:], best.end[changed, turn:] = places, *costs
             chosen = int(least(Costs(best.score[:, turn], best.end[:, turn]))[0])
             orders[chosen].insert(int(position[chosen, turn]), int(job))
             changed = [chosen]
-        return tuple(tuple(order) for order in orders)
 
-    def _cost_joining(
-        self,
-        machines: Sequence[int],
-        orders: Sequence[Sequence[int]],
-        missing: Ints,
-        turn: int,
-        best: Costs,
-        position: Ints,
-    ) -> None:
-        """Find the best place in some queues for each job that is still missing."""
-        table, jobs = self._table, missing[turn:]
+    def _joining(self, machines: Sequence[int], orders: Sequence[Sequence[int]], jobs: Ints) -> tuple[Ints, Costs]:
+        """Return the best place for each job in some queues, by queue and job, and what it adds to the score."""
+        table = self._table
         lanes = table.lanes(machines, [orders[machine] for machine in machines])
         costs = table.followed(lanes, jobs, table.placed(lanes, jobs), skip=0)
-        places, found = least(costs)
-        score = found.score - lanes.costs.score[:, None]
-        best.score[machines, turn:] = np.where(table.runs[machines][:, jobs], score, np.inf)
-        best.end[machines, turn:] = found.end
-        position[machines, turn:] = places
         self.evaluated += costs.score.size
+        places, (score, end) = least(costs)
+        return places, Costs(np.where(table.runs[machines][:, jobs], score - lanes.costs.score[:, None], np.inf), end)
 
     def _rebuilt(self, generator: np.random.Generator) -> Plan:
         """Take a random share of the jobs out of the best plan and insert them again."""
