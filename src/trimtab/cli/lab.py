@@ -19,7 +19,7 @@ from trimtab.sim.experiment import Experiment, Part
 from trimtab.sim.experiments import experiments, find
 from trimtab.sim.lab import Order, Result, run
 from trimtab.sim.report.files import to_json
-from trimtab.sim.report.folder import PAGE, result_values, write_report
+from trimtab.sim.report.folder import PAGE, RowKeeper, result_values, write_report
 from trimtab.sim.report.terminal import part_view
 from trimtab.workload.catalog import DATA_VARIABLE
 
@@ -150,7 +150,7 @@ def run_experiment(
     check_data(order.data)
     folder = make_folder(out or Path("lab", name))
     with TerminalProgress() as progress, backend(workers, dask):
-        result = run(order, folder, progress)
+        result = run(order, RowKeeper(folder), progress)
         write_report(result, folder)
     _show(result, folder, as_json=output_format == "json")
     return INTERRUPTED if result.interrupted else 0

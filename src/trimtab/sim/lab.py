@@ -1,6 +1,6 @@
 """Runs an experiment: chooses parts and seeds, sweeps, and keeps the rows on disk while it works."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Protocol
 from trimtab.model.problem import Problem
 from trimtab.sim.experiment import Experiment, Part
 from trimtab.sim.findings import Table, tabulate
-from trimtab.sim.report.files import rows_csv, write_whole
 from trimtab.sim.sweep import Outcome, sweep, tasks_of
 
 QUICK_SEEDS = 5
@@ -98,14 +97,18 @@ class Watch(Protocol):
         """A part has `done` of its `total` runs behind it."""
 
 
-def run(order: Order, folder: Path, watch: Watch) -> Result:
+Keep = Callable[[Table], None]
+"""Puts what a part has so far where it survives."""
+
+
+def run(order: Order, keep: Keep, watch: Watch) -> Result:
     """Run every part that is asked for, with the backend and workers that joblib is configured with.
 
-    Ctrl-C ends it; what has finished by then is in the result, and in the CSV of its part.
+    Ctrl-C ends it; what has finished by then is in the result, and has been kept.
 
     Args:
         order: What to run.
-        folder: Where `PART.csv` is kept up to date as rows come in; must exist.
+        keep: Is given each part's table every few seconds while rows come in, and at its end.
         watch: Who sees the progress.
 
     Raises:
@@ -119,15 +122,15 @@ def run(order: Order, folder: Path, watch: Watch) -> Result:
             continue
         outcomes: list[Outcome] = []
         try:
-            _collect(order, part, folder, watch, outcomes)
+            _collect(order, part, keep, watch, outcomes)
         except KeyboardInterrupt:
             result.interrupted = True
-        result.parts.append(_close(order, part, folder, outcomes))
+        result.parts.append(_close(order, part, keep, outcomes))
     result.wall_seconds = perf_counter() - started
     return result
 
 
-def _collect(order: Order, part: Part, folder: Path, watch: Watch, outcomes: list[Outcome]) -> None:
+def _collect(order: Order, part: Part, keep: Keep, watch: Watch, outcomes: list[Outcome]) -> None:
     tasks = tasks_of(part, order.seeds_of(part), order.data)
     written = perf_counter()
     watch.advance(part.name, 0, len(tasks))
@@ -135,11 +138,11 @@ def _collect(order: Order, part: Part, folder: Path, watch: Watch, outcomes: lis
         outcomes.append(outcome)
         watch.advance(part.name, len(outcomes), len(tasks), outcome.task.described)
         if perf_counter() - written > _SECONDS_BETWEEN_WRITES:
-            _close(order, part, folder, outcomes)
+            _close(order, part, keep, outcomes)
             written = perf_counter()
 
 
-def _close(order: Order, part: Part, folder: Path, outcomes: Sequence[Outcome]) -> PartResult:
+def _close(order: Order, part: Part, keep: Keep, outcomes: Sequence[Outcome]) -> PartResult:
     table = tabulate(part, order.seeds_of(part), outcomes)
-    write_whole(folder / f"{part.name}.csv", rows_csv(part, table.records))
+    keep(table)
     return PartResult(part, table, seconds=tuple(outcome.seconds for outcome in outcomes))

@@ -15,7 +15,7 @@ from tests.sim.lab.toy import FOREST, MAIN, NEEDY, TOY
 from trimtab.model.problem import Problem
 from trimtab.sim import lab
 from trimtab.sim.lab import Order, run
-from trimtab.sim.report.folder import write_report
+from trimtab.sim.report.folder import RowKeeper, write_report
 from trimtab.sim.sweep import sweep, tasks_of
 
 
@@ -32,7 +32,7 @@ class Silent:
 def run_into(folder: Any, order: Any = None, **configuration: Any) -> Any:
     folder.mkdir()
     with joblib.parallel_config(**(configuration or {"n_jobs": 1})):
-        result = run(order or Order(TOY), folder, Silent())
+        result = run(order or Order(TOY), RowKeeper(folder), Silent())
     write_report(result, folder)
     return result
 
@@ -44,7 +44,7 @@ def files(folder: Any) -> Any:
 def test_every_part_gets_its_seeds(tmp_path: Any) -> None:
     watch = Silent()
     with joblib.parallel_config(n_jobs=1):
-        result = run(Order(TOY), tmp_path, watch)
+        result = run(Order(TOY), RowKeeper(tmp_path), watch)
     assert watch.seen == {"main": (48, 48), "forest": (6, 6)}
     assert [part.table.seeds if part.table else None for part in result.parts] == [8, 3, None]
     assert result.parts[2].skipped == (
@@ -132,7 +132,7 @@ def test_rows_are_on_disk_while_others_are_still_to_come(tmp_path: Any, monkeypa
             seen.append(file.read_text().count("\n") if file.exists() else 0)
 
     with joblib.parallel_config(n_jobs=1):
-        run(Order(TOY, parts=("main",), seeds=1), tmp_path, Reading())
+        run(Order(TOY, parts=("main",), seeds=1), RowKeeper(tmp_path), Reading())
     assert seen == [0, 0, 5, 9, 13, 17, 21]
 
 

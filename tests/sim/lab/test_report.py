@@ -22,7 +22,7 @@ from trimtab.sim.lab import Order, run
 from trimtab.sim.report import drawing
 from trimtab.sim.report.drawing import draw_part
 from trimtab.sim.report.files import rows_csv, summary_csv, to_json
-from trimtab.sim.report.folder import write_report
+from trimtab.sim.report.folder import RowKeeper, write_report
 from trimtab.sim.report.numerals import difference_text, short, value_text
 from trimtab.sim.report.sources import sources_of
 from trimtab.sim.report.terminal import part_view
@@ -40,7 +40,7 @@ def written(tmp_path_factory: Any) -> Any:
         "# Requests & <lengths>\n\nSource (public):\n- `owner/name`: `a.csv`\n\nLicence: CC-BY-4.0 (share it).\n"
     )
     with joblib.parallel_config(n_jobs=1):
-        result = run(Order(TOY, seeds=4, data=data), folder, Silent())
+        result = run(Order(TOY, seeds=4, data=data), RowKeeper(folder), Silent())
     write_report(result, folder)
     return folder
 

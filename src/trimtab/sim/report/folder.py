@@ -1,13 +1,15 @@
 """Writes everything about a run into its folder."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from trimtab.sim.findings import Table
 from trimtab.sim.lab import PartResult, Result
 from trimtab.sim.report.drawing import draw_part
-from trimtab.sim.report.files import summary_csv, table_values, to_json, write_whole
+from trimtab.sim.report.files import rows_csv, summary_csv, table_values, to_json, write_whole
 from trimtab.sim.report.page import command, render
 from trimtab.sim.report.sources import sources_of
 
@@ -16,8 +18,19 @@ RESULT = "result.json"
 TIMING = "timing.json"
 
 
+@dataclass(frozen=True, slots=True)
+class RowKeeper:
+    """Keeps the rows of every part in `PART.csv` of a folder, which must exist."""
+
+    folder: Path
+
+    def __call__(self, table: Table) -> None:
+        """Write what there is of a part."""
+        write_whole(self.folder / f"{table.part.name}.csv", rows_csv(table.part, table.records))
+
+
 def write_report(result: Result, folder: Path) -> None:
-    """Write the page, its pictures, tables and JSON; `PART.csv` is there already."""
+    """Write the page, its pictures, summaries and JSON; the rows are written by `RowKeeper` during the run."""
     pictures = {part.part.name: draw_part(part.table) if part.table else [] for part in result.parts}
     for picture in (picture for own in pictures.values() for picture in own):
         write_whole(folder / f"{picture.name}.png", picture.png)

@@ -167,8 +167,9 @@ def _replicas_sentence(study: Study, own: PolicyAnswer) -> str:
             f"{SURE:.0%} of the draws: even a replica with little to do is too slow for some target. "
             "See which one in the table of replicas, and relax it or choose a faster engine."
         )
-    text = f"{_count(own.sure)} enough for {rate} requests/s under {own.policy}: the objective was met in at least "
-    text += f"{SURE:.0%} of {study.question.seeds} draws."
+    met = round(chances_of(study.replicas, own.policy)[own.sure] * study.question.seeds)
+    text = f"{_count(own.sure)} enough for {rate} requests/s under {own.policy}: the objective was met in {met} of "
+    text += f"{study.question.seeds} draws."
     if own.likely is not None and own.likely < own.sure:
         text += f" {_count(own.likely)} more likely enough than not, but not safe."
     gpus = own.sure * case.gpus

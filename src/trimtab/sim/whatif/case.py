@@ -144,7 +144,9 @@ def case_of(
     named = profile or arguments.get("profile")
     profile_name, found = (named, load_profile(named)) if named else _matching(wanted)
     config, longest, outside = _limits(found, arguments)
-    extrapolated = [f"the profile {profile_name} is extrapolated: {found.error}"] if found.extrapolated else []
+    extrapolated = (
+        [f"the profile {profile_name} is extrapolated: {found.error.rstrip('.')}"] if found.extrapolated else []
+    )
     return Case(
         name=pool.metadata.name or "pool",
         model=served.name,

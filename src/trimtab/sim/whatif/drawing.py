@@ -34,8 +34,8 @@ def draw_answer(found: Answer) -> list[Picture]:
             "load",
             loads,
             f"Attainment over load with {own} replica{'s' if own > 1 else ''}: the line is the mean over draws, the "
-            "band reaches from the least to the largest draw. The knee is where a line falls below the objective "
-            "(red); vertical: the load that was asked about.",
+            "band reaches from the least to the largest draw. Each draw has its knee where it falls below the "
+            "objective (red), or at the last load if it never does; vertical: the load that was asked about.",
         ),
         Picture(
             "replicas",
