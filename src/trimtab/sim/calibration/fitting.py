@@ -227,7 +227,7 @@ def seconds_of(cost: IterationCost, shapes: Array) -> Array:
         + cost.per_decode_sequence * decodes
     )
     seconds: Array = iterations * each + cost.per_context_token * context + cost.per_attention_pair * pairs
-    return seconds
+    return np.where(prefill > 0, np.maximum(seconds + cost.mixed, cost.mixed_floor), seconds)
 
 
 def _products(cost: IterationCost, tokens: Array) -> Array:
