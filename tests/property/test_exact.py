@@ -24,7 +24,15 @@ def assert_optimal(problem: Problem, plan: Plan, best: Cost) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_program_finds_what_trying_everything_finds(seed: int) -> None:
-    problem = a_problem(seed, 2 + seed % 3, 1 + seed % 3, pinned=seed % 3 == 1, fixed=seed % 2 == 0, partial=seed > 8)
+    problem = a_problem(
+        seed,
+        2 + seed % 3,
+        1 + seed % 3,
+        pinned=seed % 3 == 1,
+        fixed=seed % 2 == 0,
+        partial=seed > 8,
+        held=seed % 4 == 3,
+    )
     solution = solve(problem, gap=0.0)
     assert solution is not None
     assert solution.proved

@@ -20,6 +20,7 @@ problems = st.builds(
     pinned=st.booleans(),
     fixed=st.booleans(),
     partial=st.booleans(),
+    held=st.booleans(),
 )
 
 
@@ -127,9 +128,15 @@ def _relocations(problem: Problem, plan: Plan) -> list[Plan]:
 
 @pytest.mark.parametrize("machines", [1, 2, 3])
 def test_the_planner_finds_what_trying_everything_finds(machines: int) -> None:
-    for seed in range(60):
+    for seed in range(100):
         problem = a_problem(
-            seed, 2 + seed % 4, machines, pinned=seed % 3 == 0, fixed=seed % 2 == 0, partial=seed % 5 == 0
+            seed,
+            2 + seed % 4,
+            machines,
+            pinned=seed % 3 == 0,
+            fixed=seed % 2 == 0,
+            partial=seed % 5 == 0,
+            held=seed % 7 == 0,
         )
         best = cost(problem, brute_force(problem))
         found = cost(problem, improve(problem, generator=np.random.default_rng(seed)))

@@ -89,6 +89,7 @@ class Table:
         self.due = np.array([job.deadline_in for job in jobs]) + self.seconds * problem.judge_start
         self.weight = np.array([job.weight for job in jobs])
         self.late_penalty = np.array([job.late_penalty for job in jobs])
+        self.holding = np.array([job.holding for job in jobs])
         self.model = np.array([number[job.model] for job in jobs], dtype=np.intp)
         self.movable = np.array([job.pinned is None for job in jobs], dtype=bool)
         self.resident = np.array([number.get(machine.resident or "", -1) for machine in machines], dtype=np.intp)
@@ -96,12 +97,19 @@ class Table:
         swaps = [[machine.swap_seconds.get(name, 0.0) for name in names] for machine in machines]
         self.swap = np.array(swaps, dtype=float).reshape(len(machines), len(names))[:, self.model]
         """Seconds to make each job's model resident."""
-        self._by_second, self._by_miss = bool(self.weight.any()), bool(self.late_penalty.any())
+        self._late_costs, self._miss_costs, self._time_costs = (
+            bool(prices.any()) for prices in (self.weight, self.late_penalty, self.holding)
+        )
 
-    def penalty(self, late: Floats, jobs: Ints) -> Floats:
-        """Return the penalty of jobs that end late by so much; the arrays are broadcast."""
+    def penalty(self, end: Floats, due: Floats, jobs: Ints) -> Floats:
+        """Return the penalty of jobs that end at a time and are due at another; the arrays are broadcast."""
+        late = end - due
         paid = self.weight[jobs] * np.maximum(late, 0.0)
-        return paid + self.late_penalty[jobs] * (late > ON_TIME) if self._by_miss else paid
+        if self._miss_costs:
+            paid += self.late_penalty[jobs] * (late > ON_TIME)
+        if self._time_costs:
+            paid += self.holding[jobs] * end
+        return paid
 
     def lanes(self, machines: Sequence[int], orders: Sequence[Sequence[int]]) -> Lanes:
         """Return queues in time: for each of some machines the order of its jobs."""
@@ -117,7 +125,7 @@ class Table:
         loads = swap * swapped
         ready = _summed(self.busy[rows], loads + self.seconds[at] * filled)
         late = ready[:, 1:] - self.due[at]
-        paid = _summed(np.zeros(len(rows)), self.penalty(late, jobs) * filled + SWAP * swapped)
+        paid = _summed(np.zeros(len(rows)), self.penalty(ready[:, 1:], self.due[at], jobs) * filled + SWAP * swapped)
         later = np.cumsum(swapped[:, ::-1], axis=1)[:, ::-1] - swapped
         starts = ready[:, :-1] + loads
         return Lanes(rows, jobs, filled, models, swap, ready, starts, late, later, paid, lengths, self.heads[rows])
@@ -132,7 +140,7 @@ class Table:
         at = lanes.machines[:, None], jobs
         fresh = self.model[jobs][:, None] != lanes.models[:, None]
         end = lanes.ready[:, None] + self.swap[at][..., None] * fresh + self.seconds[at][..., None]
-        score = lanes.paid[:, None] + self.penalty(end - self.due[at][..., None], jobs[:, None]) + SWAP * fresh
+        score = lanes.paid[:, None] + self.penalty(end, self.due[at][..., None], jobs[:, None]) + SWAP * fresh
         return Costs(score, end)
 
     def followed(self, lanes: Lanes, jobs: Ints, new: Costs, skip: int) -> Costs:
@@ -167,18 +175,23 @@ class Table:
         models = np.hstack((self.resident[machines, None], self.model[sequences]))
         swapped = (models[:, 1:] != models[:, :-1]) & filled
         ends = _summed(self.busy[machines], (self.seconds[at] + self.swap[at] * swapped) * filled)
-        paid = self.penalty(ends[:, 1:] - self.due[at], sequences) * filled + SWAP * swapped
+        paid = self.penalty(ends[:, 1:], self.due[at], sequences) * filled + SWAP * swapped
         return Costs(paid.sum(axis=1), ends[:, -1])
 
     def _delayed(self, lanes: Lanes, shift: Floats, skip: int) -> Floats:
         """Penalties of each queue's rest from each position on, when it is shifted by so much."""
-        from_here = np.tri(lanes.jobs.shape[1], dtype=bool).T[skip:] & lanes.filled[:, None]
-        delayed = shift[..., None] + lanes.late[:, None, None]
+        from_here = (np.tri(lanes.jobs.shape[1], dtype=bool).T[skip:] & lanes.filled[:, None]).astype(float)
         paid = np.zeros(shift.shape)
-        if self._by_miss:
+        if self._time_costs:
+            prices = from_here * self.holding[lanes.jobs][:, None]
+            paid += shift * prices.sum(axis=2)[:, None] + (prices * lanes.ready[:, None, 1:]).sum(axis=2)[:, None]
+        if not (self._miss_costs or self._late_costs):
+            return paid
+        delayed = shift[..., None] + lanes.late[:, None, None]
+        if self._miss_costs:
             prices = from_here * self.late_penalty[lanes.jobs][:, None]
             paid += np.einsum("qapj,qpj->qap", (delayed > ON_TIME).astype(float), prices)
-        if self._by_second:
+        if self._late_costs:
             prices = from_here * self.weight[lanes.jobs][:, None]
             paid += np.einsum("qapj,qpj->qap", np.maximum(delayed, 0.0, out=delayed), prices)
         return paid

@@ -77,6 +77,14 @@ def test_a_machine_is_not_left_idle_where_work_costs_nothing_there() -> None:
     assert cost(problem, neighborhood.plan()) == Cost(0.0, 0, 20.0)
 
 
+def test_an_idle_machine_is_swapped_only_where_time_has_a_price() -> None:
+    same = jobs("aaa", 999.0, 999.0, 999.0, seconds=(10.0, 10.0))
+    machines = machine("a"), machine("b", "n")
+    assert cost(Problem(same, machines), improve(Problem(same, machines))).swaps == 0
+    held = Problem(tuple(replace(job, holding=0.1) for job in same), machines)
+    assert cost(held, improve(held))[1:] == (1, 20.0)
+
+
 def with_weight(problem: Problem, *weights: float) -> Problem:
     return Problem(
         tuple(replace(job, weight=weight) for job, weight in zip(problem.jobs, weights, strict=True)), problem.machines
