@@ -175,7 +175,7 @@ class Program:
             self._at_least(0, (longest, self.missed[job]), (-1, self.late[job]))
 
     def _behind(self, machine: int, job: int, variables: Ints, since: float) -> None:
-        """Let a job's variable be at least the time from a moment to the end of a job's slot, if the machine runs it."""
+        """Let a job's variable be at least the time from a moment to the end of its slot, if the machine runs it."""
         most = self._horizon - since
         if most > 0:
             for end, place in zip(self.end[machine], self.place[machine, job], strict=True):
