@@ -6,6 +6,7 @@ import pytest
 
 from trimtab.sim.clients import ClosedLoop, Turn, take_turns
 from trimtab.sim.engine import Simulation
+from trimtab.sim.ledger import Fate
 from trimtab.sim.profile import IterationCost
 from trimtab.sim.serving import EngineConfig
 from trimtab.sim.world import PoolWorld, ServerKind
@@ -89,10 +90,14 @@ def test_all_conversations_share_their_common_tokens() -> None:
 
 def in_a_pool(scripts: Sequence[Sequence[Turn]]) -> PoolWorld:
     simulation = Simulation()
-    ended: list[ClosedLoop] = []
-    pool = PoolWorld(simulation, listener=lambda number, fate: ended[0].ended(number, fate))
+    loops: list[ClosedLoop] = []
+
+    def listener(number: int, fate: Fate) -> None:
+        loops[0].ended(number, fate)
+
+    pool = PoolWorld(simulation, listener=listener)
     loop = ClosedLoop(simulation, scripts, lambda turn: pool.submit(turn.request(simulation.now)))
-    ended.append(loop)
+    loops.append(loop)
     pool.add_server("only", ServerKind(CONFIG, TICK))
     loop.start()
     simulation.run()

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import yaml
 
 from trimtab.sim.calibration.closed_loop import replay
-from trimtab.sim.calibration.kv_offload import PROFILES, WITHOUT, Fits, Speeds, config_of, play, with_speeds
 from trimtab.sim.calibration.source import METRICS, Latency
+from trimtab.sim.calibration.sweep_profiles import PROFILES, WITHOUT, Fits, Speeds, config_of, play, with_speeds
 from trimtab.sim.calibration.sweeps import Sweep, why_not
 from trimtab.sim.profile import Errors, FrontEnd, IterationCost, OutputLength, Profile, SleepCost
 
