@@ -14,7 +14,8 @@ from trimtab.sim.profiling.rows import UNKNOWNS
 from trimtab.sim.profiling.session import Engine, Result, Told, conclude
 from trimtab.sim.profiling.survey import Gauges
 
-SLOW = IterationCost(0.012, 4e-5, 1.5e-4, 3e-8, 2e-9)
+SLOW = IterationCost(0.012, 4e-5, 1.5e-4, 3e-8, 2e-9, mixed=0.002)
+OVERLAPPING = IterationCost(0.002, 6e-6, 5e-5, 4e-8, 2e-9, weights=0.012, arithmetic=4e-5)
 FRONT = FrontEnd(0.006, 5e-6)
 
 

@@ -1,5 +1,7 @@
 """The parts of a measurement, one by one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,9 +47,8 @@ def test_an_answer_that_came_in_one_lump_gives_no_equation() -> None:
 
 def test_equations_hold_for_an_engine_without_noise() -> None:
     target = known_engine()
-    true = np.array(
-        [FRONT.per_request, *[getattr(SLOW, n.split(".")[1]) for n in UNKNOWNS[1:6]], FRONT.per_prompt_token]
-    )
+    costs = [getattr(SLOW, name.split(".")[1]) for name in UNKNOWNS[1:6]]
+    true = np.array([FRONT.per_request, *costs, FRONT.per_prompt_token, SLOW.mixed])
     idle = target.play([Ask(3000, 12)], 1, 9e9)
     burst = target.play([Ask(300, 40)] * 8, 8, 9e9)
     mixed = target.play([Ask(64, 60)] * 3 + [Ask(32, 8), Ask(3000, 2)], 4, 9e9)
@@ -62,6 +63,9 @@ def test_equations_hold_for_an_engine_without_noise() -> None:
         assert float(np.array(row.features) @ true) == pytest.approx(row.seconds, rel=1e-3), row.kind
     assert rows[2] is not None
     assert rows[2].features[3] == 8
+    assert first_token_row(idle[0], 2048).sizes == ((1, 2048), (1, 952))
+    assert rows[3] is not None
+    assert rows[3].sizes == ((1, 2048), (1, 3000 - 2045 + 3)), "three sequences decode beside the prompt"
 
 
 def test_a_prompt_that_nobody_was_interrupted_by_gives_no_equation() -> None:
@@ -108,8 +112,8 @@ def test_outliers_do_not_move_the_solution() -> None:
 
 
 def test_without_interruptions_the_prompt_token_is_all_prefill() -> None:
-    rows = [Row("first token", (1, 1, p, 0, 0, 0, p), 0.01 + 1e-4 * p, "") for p in (100, 200, 400, 800)]
-    rows += [Row("decoding", (0, 1, 0, n, 0, 0, 0), 0.004 + 1e-3 * n, "") for n in (1, 2, 4)]
+    rows = [Row("first token", (1, 1, p, 0, 0, 0, p, 1), ((1, p),), 0.01 + 1e-4 * p, "") for p in (100, 200, 400, 800)]
+    rows += [Row("decoding", (0, 1, 0, n, 0, 0, 0, 0), ((1, n),), 0.004 + 1e-3 * n, "") for n in (1, 2, 4)]
     found = estimate(rows, np.random.default_rng(0))
     assert found.values["front_end.per_prompt_token"] == 0
     assert found.values["iteration.per_prefill_token"] == pytest.approx(1e-4)
@@ -121,7 +125,7 @@ def test_the_judge_sees_a_prediction_that_is_off() -> None:
     answers = ModelledTarget(config, Speed(FRONT, SLOW)).play([Ask(200, 20)] * 60, 16, 9e9)
     exact = {(f.metric, f.quantile): f.error for f in judge(answers, 16, config, Speed(FRONT, SLOW))}
     assert max(map(abs, exact.values())) < 1e-9
-    slow = speed_of(dict(zip(UNKNOWNS, (0.006, 0.024, 4e-5, 1.5e-4, 3e-8, 2e-9, 5e-6), strict=True)))
+    slow = Speed(FRONT, replace(SLOW, base=2 * SLOW.base))
     off = {(f.metric, f.quantile): f.error for f in judge(answers, 16, config, slow)}
     assert off["time between tokens", 0.5] > 0.5
     assert off["output tokens per second", None] < -0.2

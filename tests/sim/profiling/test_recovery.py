@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.sim.profiling.known import SLOW, Truth, known_engine, measured
+from tests.sim.profiling.known import OVERLAPPING, SLOW, Truth, known_engine, measured
 from trimtab.sim.profile import FrontEnd
 from trimtab.sim.profiling.modelled import ModelledTarget
+from trimtab.sim.profiling.rows import UNKNOWNS
 from trimtab.sim.profiling.target import Ask, Seen
 
 SEEDS = range(6)
@@ -50,6 +51,26 @@ def test_intervals_hold_the_truth_and_are_narrow() -> None:
         widths.append((high - low) / SLOW.base)
     assert np.mean(held) > 0.8
     assert np.mean(widths) < 0.02
+
+
+def test_reading_the_weights_beside_computing_with_them_is_found() -> None:
+    """The sum of the two is sure, its parts less so, because few iterations lie near the knee."""
+    target = known_engine(noise=0.02, cost=OVERLAPPING, sequences=64)
+    result = measured(target, concurrency=64, seconds=120.0)
+    found = result.fit.estimate.speed.cost
+    assert found.arithmetic == pytest.approx(OVERLAPPING.arithmetic, rel=0.25)
+    for prefill, decodes in ((64, 0), (300, 2), (2000, 0), (0, 1), (0, 48)):
+        seconds = (
+            cost.seconds(prefill_tokens=prefill, decodes=decodes, context_tokens=300 * decodes, attention_pairs=0.0)
+            for cost in (found, OVERLAPPING)
+        )
+        assert next(seconds) == pytest.approx(next(seconds), rel=0.05)
+    assert max(abs(figure.error) for figure in result.judged if figure.quantile == 0.5) < 0.05
+
+
+def test_a_knee_that_is_not_there_is_not_found() -> None:
+    for seed in range(3):
+        assert set(measured(known_engine(noise=0.04, seed=seed), seed=seed).fit.estimate.values) == set(UNKNOWNS)
 
 
 def test_a_cost_off_by_a_tenth_would_be_noticed() -> None:

@@ -16,7 +16,6 @@ ENOUGH_REQUESTS: Final = 500
 _SHORTEST: Final = 32
 _SLACK: Final = 0.92  # of the longest context: prompts come out a little longer or shorter than asked
 _LONGEST: Final = 8192
-_FEWEST_LENGTHS: Final = 4
 _SMALLEST_BUDGET: Final = 512  # prompt tokens an iteration, of any engine with chunked prefill
 _BURST_TOKENS: Final = 32_768
 _LONG_BURST: Final = 2048
@@ -48,13 +47,9 @@ class Limits:
         return int(self.max_model_len * _SLACK)
 
     def prompt_lengths(self) -> list[int]:
-        """Prompt lengths of idle requests: doubling from 128, and what is the longest possible."""
+        """Prompt lengths of idle requests: doubling from 32, and what is the longest possible."""
         longest = min(_LONGEST, self.room - 2 * IDLE_ANSWER)
-        lengths = [SHORT << power for power in range(20) if SHORT << power <= longest]
-        start = SHORT
-        while len(lengths) < _FEWEST_LENGTHS and start > _SHORTEST:
-            start //= 2
-            lengths.insert(0, start)
+        lengths = [_SHORTEST << power for power in range(20) if _SHORTEST << power <= longest]
         if not lengths or longest > lengths[-1] * 1.2:
             lengths.append(longest)
         return [length for length in lengths if length <= longest]

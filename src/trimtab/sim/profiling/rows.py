@@ -26,8 +26,9 @@ UNKNOWNS: Final = (
     "iteration.per_context_token",
     "iteration.per_attention_pair",
     "front_end.per_prompt_token",
+    "iteration.mixed",
 )
-"""Their names in a profile's file."""
+"""Their names in a profile's file, as far as the equations are linear in them; `estimate` knows those they are not."""
 
 Kind = Literal["first token", "decoding", "interruption"]
 _FEWEST_ITERATIONS: Final = 4
@@ -40,21 +41,30 @@ class Row:
     Attributes:
         kind: What was seen.
         features: How much of each unknown is in it.
+        sizes: Its iterations as (how many, of how many tokens), for the products with the weights.
         seconds: How long it took.
         note: What the load was, for people.
     """
 
     kind: Kind
     features: tuple[float, ...]
+    sizes: tuple[tuple[float, float], ...]
     seconds: float
     note: str
+
+
+def _chunks(prompt: int, room: int, beside: int = 0) -> tuple[tuple[float, float], ...]:
+    """The iterations of a prompt in chunks of at most `room` tokens, with `beside` tokens more in each."""
+    full, rest = divmod(prompt, room)
+    return tuple((count, tokens + beside) for count, tokens in ((full, room), (int(rest > 0), rest)) if count)
 
 
 def first_token_row(seen: Seen, budget: int) -> Row:
     """The first token of a request that was alone, on an engine that computes `budget` prompt tokens an iteration."""
     prompt = seen.prompt_tokens
-    features = (1.0, float(ceil(prompt / budget)), float(prompt), 0.0, 0.0, prompt * prompt / 2, float(prompt))
-    return Row("first token", features, seen.ttft, f"{prompt} tokens")
+    iterations = float(ceil(prompt / budget))
+    features = (1.0, iterations, float(prompt), 0.0, 0.0, prompt * prompt / 2, float(prompt), iterations)
+    return Row("first token", features, _chunks(prompt, budget), seen.ttft, f"{prompt} tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +111,11 @@ def decoding_row(seen: Sequence[Seen]) -> Row | None:
     # The iteration that makes token j reads the prompt and j - 2 tokens of the answer: all but the newest one.
     middle = (np.array(start) + np.array(end) - 3) / 2
     context = float(sum(s.prompt_tokens + tokens for s, tokens in zip(inside, middle, strict=True)))
-    features = (0.0, 1.0, 0.0, float(together.sequences), context, 0.0, 0.0)
+    sequences = float(together.sequences)
+    features = (0.0, 1.0, 0.0, sequences, context, 0.0, 0.0, 0.0)
     seconds = (together.end - together.start) / iterations
-    return Row("decoding", features, seconds, f"{together.sequences} sequences, {context:.0f} tokens of context")
+    note = f"{sequences:.0f} sequences, {context:.0f} tokens of context"
+    return Row("decoding", features, ((1.0, sequences),), seconds, note)
 
 
 def interruption_row(intruder: Seen, others: Sequence[Seen], budget: int) -> Row | None:
@@ -135,5 +147,8 @@ def interruption_row(intruder: Seen, others: Sequence[Seen], budget: int) -> Row
         float(iterations * context),
         prompt * prompt / 2,
         0.0,
+        float(iterations),
     )
-    return Row("interruption", features, float(np.median(spans)), f"{prompt} tokens among {len(decoding)} sequences")
+    sizes = _chunks(prompt, room, len(decoding))
+    note = f"{prompt} tokens among {len(decoding)} sequences"
+    return Row("interruption", features, sizes, float(np.median(spans)), note)

@@ -26,6 +26,7 @@ _ASSUMED_BLOCK: Final = 16
 _ASSUMED_MODEL_LEN: Final = 4096
 _MOST_REQUESTS: Final = 1000
 _SCALES: Final = (1.0, 0.5, 0.25, 0.12, 0.06)
+_FEWEST_LENGTHS: Final = 3
 _LOOKS: Final = 3
 _LOOK_SECONDS: Final = 0.2
 _QUIET_REQUESTS: Final = 12
@@ -128,8 +129,8 @@ async def look_at(client: Client, told: Told) -> Engine:
     block_size = told.block_size or gauges.block_size or _ASSUMED_BLOCK
     kv_blocks = told.kv_blocks or gauges.kv_blocks
     limits = Limits(max_model_len, kv_blocks * block_size if kv_blocks else None, told.concurrency, told.seconds)
-    if max_model_len < min(limits.prompt_lengths(), default=1) or not limits.prompt_lengths():
-        raise Problem(f"a longest context of {max_model_len} tokens is too short to measure", fix="use 256 or more")
+    if len(limits.prompt_lengths()) < _FEWEST_LENGTHS:
+        raise Problem(f"a longest context of {max_model_len} tokens is too short to measure", fix="use 128 or more")
     return Engine(model, await read_version(client), limits, gauges, block_size, kv_blocks, tuple(notes))
 
 
