@@ -16,9 +16,12 @@ from trimtab.sim.vllm.settings import EngineSettings
 
 _IGNORED_FLAGS = (
     "--enforce-eager", "--trust-remote-code", "--enable-chunked-prefill", "--disable-log-requests",
-    "--disable-log-stats", "--disable-uvicorn-access-log",
+    "--disable-log-stats", "--disable-uvicorn-access-log", "--disable-hybrid-kv-cache-manager",
 )  # fmt: skip
-_IGNORED_OPTIONS = ("--dtype", "--gpu-memory-utilization", "--download-dir", "--load-format", "--uvicorn-log-level")
+_IGNORED_OPTIONS = (
+    "--dtype", "--gpu-memory-utilization", "--download-dir", "--load-format", "--uvicorn-log-level",
+    "--kv-offloading-backend",
+)  # fmt: skip
 
 
 def _ignored(command: Any) -> Any:
@@ -47,6 +50,10 @@ def _ignored(command: Any) -> Any:
 @click.option("--max-num-batched-tokens", type=click.IntRange(1), help="Token budget per iteration.")
 @click.option("--block-size", type=click.IntRange(1), help="Tokens per KV-cache block.")
 @click.option("--num-gpu-blocks-override", "kv_blocks", type=click.IntRange(2), help="KV-cache blocks.")
+@click.option(
+    "--kv-offloading-size", type=click.FloatRange(0, min_open=True), metavar="GIB",
+    help="Host memory that keeps KV-cache blocks, all devices together.",
+)  # fmt: skip
 @click.option(
     "--scheduling-policy", type=click.Choice(["fcfs", "priority"]), default="fcfs", show_default=True,
     help="`priority` reads the field `priority` of requests: lower is earlier.",
@@ -84,6 +91,7 @@ def engine(
     served_model_name: tuple[str, ...],
     profile_name: str,
     max_model_len: int | None,
+    kv_offloading_size: float | None,
     enable_lora: bool,
     max_loras: int,
     lora_modules: tuple[str, ...],
@@ -105,6 +113,8 @@ def engine(
         prefix_caching=options.pop("prefix_caching"),
         max_loras=max_loras if enable_lora else 0,
     )
+    if kv_offloading_size is not None:
+        config = replace(config, host_kv_blocks=_host_blocks(kv_offloading_size, profile, config.block_size))
     settings = EngineSettings(
         names=served_model_name or (model,),
         profile=profile,
@@ -122,6 +132,14 @@ def _with_block_size(config: EngineConfig, block_size: int | None) -> EngineConf
         return config
     blocks = max(2, config.kv_blocks * config.block_size // block_size)
     return replace(config, block_size=block_size, kv_blocks=blocks)
+
+
+def _host_blocks(gib: float, profile: Profile, block_size: int) -> int:
+    """Blocks that so much host memory holds."""
+    if not profile.kv_bytes_per_token:
+        fix = "leave --kv-offloading-size out, or give the profile a kv_bytes_per_token"
+        raise Problem(f"the profile {profile.name} does not say how large the KV cache of a token is", fix=fix)
+    return max(1, int(gib * 2**30 / (profile.kv_bytes_per_token * block_size)))
 
 
 def _model_len(asked: int | None, profile: Profile) -> int:

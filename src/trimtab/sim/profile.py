@@ -181,6 +181,7 @@ class Profile:
         async_scheduling: Whether the engine plans an iteration while the one before it runs.
         host_kv_blocks: Blocks that host memory keeps where the KV cache is offloaded, which it is not by default.
         host_kv_answers: Whether blocks of answers are found there.
+        kv_bytes_per_token: Bytes of a token's keys and values, on all devices together; 0 where that is not known.
     """
 
     name: str
@@ -204,6 +205,7 @@ class Profile:
     async_scheduling: bool = False
     host_kv_blocks: int = 0
     host_kv_answers: bool = True
+    kv_bytes_per_token: int = 0
 
 
 def shipped_profiles() -> list[str]:
@@ -262,7 +264,8 @@ def parse_profile(raw: Any) -> Profile:
             f"kv_blocks holds {(profile.kv_blocks - 1) * profile.block_size} tokens beside the block kept free, fewer"
             f" than max_model_len ({profile.max_model_len}): the longest request could never be served"
         )
-    _positive_integer(profile.host_kv_blocks or 1, "host_kv_blocks")
+    for name in ("host_kv_blocks", "kv_bytes_per_token"):
+        _positive_integer(getattr(profile, name) or 1, name)
     for name in ("async_scheduling", "host_kv_answers"):
         if not isinstance(getattr(profile, name), bool):
             raise ValueError(f"{name} must be true or false, got {getattr(profile, name)!r}")  # noqa: TRY004 - as above

@@ -182,6 +182,7 @@ def test_limits_reach_the_engine(run: Run) -> None:
         (["--max-model-len", "99999"], 1, "above the profile's 4096 tokens"),
         (["--num-gpu-blocks-override", "10"], 1, "above the 144 tokens that the KV cache holds"),
         (["--lora-modules", "a"], 1, "is not NAME=PATH"),
+        (["--kv-offloading-size", "1"], 1, "does not say how large the KV cache of a token is"),
         (["--scheduling-policy", "lifo"], 2, "is not one of"),
         (["--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1:8000"),
     ],

@@ -230,6 +230,7 @@ def _first_profile(devices: int, mine: Sequence[Sweep], judging: Sequence[Sweep]
         async_scheduling=True,
         host_kv_blocks=_HOST_TOKENS.get(devices, _HOST_TOKENS_ELSE) // 16,
         host_kv_answers=False,
+        kv_bytes_per_token=_BYTES_PER_TOKEN,
     )  # fmt: skip
     return with_speeds(plain, guess)
 

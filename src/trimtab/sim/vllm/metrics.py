@@ -89,10 +89,14 @@ class EngineMetrics(Collector):
     def _counters(self) -> Iterator[Metric]:
         stats, engine = self._stats, self._engine
         computed = stats.prompt_tokens - stats.cached_tokens
+        on_device, on_host = engine.prefix_hits - engine.host_hits, engine.host_hits
+        asked_host = engine.prefix_queries if engine.host is not None else 0
         yield self._counter("vllm:prefix_cache_queries", "Prefix cache queries, in tokens.", engine.prefix_queries)
-        yield self._counter("vllm:prefix_cache_hits", "Prefix cache hits, in tokens.", engine.prefix_hits)
-        yield self._counter("vllm:external_prefix_cache_queries", "External prefix cache queries, in tokens.", 0)
-        yield self._counter("vllm:external_prefix_cache_hits", "External prefix cache hits, in tokens.", 0)
+        yield self._counter("vllm:prefix_cache_hits", "Prefix cache hits, in tokens.", on_device)
+        yield self._counter(
+            "vllm:external_prefix_cache_queries", "External prefix cache queries, in tokens.", asked_host
+        )
+        yield self._counter("vllm:external_prefix_cache_hits", "External prefix cache hits, in tokens.", on_host)
         yield self._counter("vllm:mm_cache_queries", "Multi-modal cache queries, in items.", 0)
         yield self._counter("vllm:mm_cache_hits", "Multi-modal cache hits, in items.", 0)
         yield self._counter("vllm:num_preemptions", "Cumulative number of preemptions.", engine.preemptions)
@@ -102,8 +106,8 @@ class EngineMetrics(Collector):
         )
         by_source = {
             "local_compute": computed,
-            "local_cache_hit": stats.cached_tokens,
-            "external_kv_transfer": 0,
+            "local_cache_hit": stats.cached_tokens - on_host,
+            "external_kv_transfer": on_host,
         }
         yield self._by_label(sources, {key: float(value) for key, value in by_source.items()})
         yield self._counter("vllm:prompt_tokens_cached", "Number of cached prompt tokens.", stats.cached_tokens)
@@ -112,8 +116,8 @@ class EngineMetrics(Collector):
             "Prefix-cache hit tokens by the cache tier that supplied them.",
             labels=(*_LABELS, "source"),
         )
-        elsewhere = dict.fromkeys(("host", "p2p", "disk", "external_unspecified"), 0.0)
-        yield self._by_label(tiers, {"device": float(engine.prefix_hits), **elsewhere})
+        elsewhere = dict.fromkeys(("p2p", "disk", "external_unspecified"), 0.0)
+        yield self._by_label(tiers, {"device": float(on_device), "host": float(on_host), **elsewhere})
         yield self._counter("vllm:generation_tokens", "Number of generation tokens processed.", stats.generation_tokens)
         finished = CounterMetricFamily(
             "vllm:request_success",
@@ -190,9 +194,8 @@ class EngineMetrics(Collector):
         yield self._counter(
             "vllm:gpu_prefix_cache_queries", "DEPRECATED: use vllm:prefix_cache_queries.", self._engine.prefix_queries
         )
-        yield self._counter(
-            "vllm:gpu_prefix_cache_hits", "DEPRECATED: use vllm:prefix_cache_hits.", self._engine.prefix_hits
-        )
+        on_device = self._engine.prefix_hits - self._engine.host_hits
+        yield self._counter("vllm:gpu_prefix_cache_hits", "DEPRECATED: use vllm:prefix_cache_hits.", on_device)
         yield self._histogram(
             "vllm:time_per_output_token_seconds",
             "DEPRECATED: use vllm:inter_token_latency_seconds.",
