@@ -11,8 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trimtab.model.problem import Problem
-from trimtab.sim.calibration.page import PAGE, error_text, stage_rows, write_report
-from trimtab.sim.calibration.report import Figure, Report, summary, to_values
+from trimtab.sim.calibration.report import Figure, Report, error_text, stage_rows, summary, to_values
 from trimtab.sim.calibration.report import calibrate as run_calibration
 from trimtab.sim.calibration.shipped import SHIPPED
 from trimtab.sim.calibration.source import Run
@@ -44,13 +43,15 @@ def calibrate(data: Path | None, fit: bool, out: Path | None, output_format: str
     """
     report = run_calibration(sources(), _folder(data), fit=fit)
     if out is not None:
+        from trimtab.sim.calibration.page import write_report  # noqa: PLC0415 - drawing takes long to import
+
         write_report(report, out)
     if output_format == "json":
         click.echo(to_json(to_values(report)), nl=False)
         return
     _show(report, Console(highlight=False))
     if out is not None:
-        click.echo(f"Wrote {out / PAGE}.")
+        click.echo(f"Wrote {out}: open index.html.")
 
 
 def _folder(data: Path | None) -> Path:

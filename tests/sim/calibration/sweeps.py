@@ -15,11 +15,18 @@ from trimtab.sim.calibration.recorded import Recorded, RecordedRun, Setup
 from trimtab.sim.calibration.replay import Engine, watch
 from trimtab.sim.calibration.source import Latency
 from trimtab.sim.calibration.stages import Stage, stages_of
-from trimtab.sim.hardware import Accelerator, architecture_of
+from trimtab.sim.hardware import Accelerator, Architecture, architecture_of
 
 SETUP = Setup(model="meta-llama/Llama-2-7b-hf", max_model_len=4096, max_num_batched_tokens=2048, max_num_seqs=64)
 TRUTH = replace(GUESS, name="h100", weights_per_second=2.6e12, arithmetic_per_second=6.6e14, per_layer=4e-5)
 """Speeds that made runs, other than those that a fit begins with."""
+
+
+def shape(name: str) -> Architecture:
+    """A model whose shape is known."""
+    found = architecture_of(name)
+    assert found is not None
+    return found
 
 
 def request(at: float, prompt: int = 500, answer: int = 20, e2e: float = 0.5) -> Recorded:
@@ -47,9 +54,7 @@ def sweep(per_stage: int = 6, rates: Sequence[float] = (2.0, 3.0), seed: int = 3
 
 def engine(accelerator: Accelerator = TRUTH, setup: Setup = SETUP) -> Engine:
     """What the runs here are made with."""
-    model = architecture_of(setup.model)
-    assert model is not None
-    return engine_of(replace(sweep(), setup=setup), model, accelerator)
+    return engine_of(replace(sweep(), setup=setup), shape(setup.model), accelerator)
 
 
 def measured(run: RecordedRun, accelerator: Accelerator = TRUTH) -> RecordedRun:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.sim.calibration.sweeps import SETUP, TRUTH, engine, measured, sweep
+from tests.sim.calibration.sweeps import SETUP, TRUTH, engine, measured, shape, sweep
 from trimtab.learn.profiles import fit_positive, slope, solve
 from trimtab.sim.calibration.fitting import (
     GUESS,
@@ -18,15 +18,13 @@ from trimtab.sim.calibration.fitting import (
     tune,
 )
 from trimtab.sim.calibration.replay import replay, watch
+from trimtab.sim.calibration.source import Latency
 from trimtab.sim.calibration.stages import stages_of
 from trimtab.sim.calibration.tables import DecodeStep, Kernels
-from trimtab.sim.hardware import architecture_of, cost_of
+from trimtab.sim.hardware import cost_of
 from trimtab.sim.profile import FrontEnd
 
-SEVEN = architecture_of("llama-2-7b")
-SEVENTY = architecture_of("llama-2-70b")
-assert SEVEN is not None
-assert SEVENTY is not None
+SEVEN, SEVENTY = shape("llama-2-7b"), shape("llama-2-70b")
 LONE = np.array([[1.0, 0.0, 1.0, 600.0, 0.0]])
 """One sequence that decodes."""
 
@@ -87,7 +85,7 @@ def test_the_speeds_that_made_a_run_predict_another() -> None:
     before, after = (replay(test, stages_of(test), engine(speeds)) for speeds in (GUESS, fitted))
     truth = np.array([r.latency.e2e for r in test.requests])
 
-    def error(latencies: list) -> float:  # type: ignore[type-arg]
+    def error(latencies: list[Latency]) -> float:
         return float(np.median(np.abs(np.array([latency.e2e for latency in latencies]) / truth - 1)))
 
     assert error(before) > 0.06

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.sim.calibration.sweeps import shape
 from trimtab.sim.calibration.fitting import GUESS
 from trimtab.sim.hardware import (
-    Architecture,
     accelerators,
     architecture_of,
     cost_of,
@@ -14,12 +14,6 @@ from trimtab.sim.hardware import (
     load_accelerator,
     sharpness_of,
 )
-
-
-def shape(name: str) -> Architecture:
-    found = architecture_of(name)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize(

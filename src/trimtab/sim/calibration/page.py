@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from trimtab.sim.calibration.drawing import TITLES, draw
 from trimtab.sim.calibration.refit import render_profile
-from trimtab.sim.calibration.report import ALL, QUANTILES, Figure, Report, summary, to_values
-from trimtab.sim.calibration.source import METRICS, Run
+from trimtab.sim.calibration.report import Figure, Report, error_text, stage_rows, summary, to_values
+from trimtab.sim.calibration.source import METRICS
 from trimtab.sim.report.files import to_json, write_whole
 
 PAGE: Final = "index.html"
@@ -70,18 +70,3 @@ def render(report: Report, pictures: dict[str, bytes]) -> str:
         text=error_text,
         setup=lambda run: ", ".join(f"{name} {value}" for name, value in run.setup.items()),
     )
-
-
-def stage_rows(report: Report, run: Run) -> list[tuple[str, int, list[Figure | None]]]:
-    """Return a run's table: its stages, their requests, and the figure of each metric and quantile."""
-    figures = {(f.stage, f.metric, f.quantile): f for f in report.of(run)}
-    stages = dict.fromkeys(f.stage for f in report.of(run))
-    columns = [(metric, quantile) for metric in METRICS for quantile in QUANTILES]
-    counts = {f.stage: f.n for f in reversed(report.of(run))}
-    named = [(stage, counts[stage], [figures.get((stage, *column)) for column in columns]) for stage in stages]
-    return [("whole run" if stage == ALL else stage, n, cells) for stage, n, cells in named]
-
-
-def error_text(figure: Figure | None) -> str:
-    """Return a figure's signed error, e.g. "+3.1 %"."""
-    return "" if figure is None or figure.error is None else f"{100 * figure.deviation:+.1f} %".replace("-", "−")  # noqa: RUF001

@@ -140,6 +140,24 @@ def _why_not(run: Run, stage: str, quantile: float, n: int) -> str:
     return f"Only {n} requests." if n < _FEWEST else ""
 
 
+# For people.
+
+
+def stage_rows(report: Report, run: Run) -> list[tuple[str, int, list[Figure | None]]]:
+    """Return a run's table: its stages, their requests, and the figure of each metric and quantile."""
+    figures = {(f.stage, f.metric, f.quantile): f for f in report.of(run)}
+    stages = dict.fromkeys(f.stage for f in report.of(run))
+    columns = [(metric, quantile) for metric in METRICS for quantile in QUANTILES]
+    counts = {f.stage: f.n for f in reversed(report.of(run))}
+    named = [(stage, counts[stage], [figures.get((stage, *column)) for column in columns]) for stage in stages]
+    return [("whole run" if stage == ALL else stage, n, cells) for stage, n, cells in named]
+
+
+def error_text(figure: Figure | None) -> str:
+    """Return a figure's signed error, e.g. "+3.1 %"."""
+    return "" if figure is None or figure.error is None else f"{100 * figure.deviation:+.1f} %".replace("-", "−")  # noqa: RUF001
+
+
 # As JSON.
 
 
