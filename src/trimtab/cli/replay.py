@@ -196,6 +196,10 @@ def _describe(trace: Trace) -> None:
     click.echo(f"input tokens: mean {mean_in:.0f}, median {median_in:.0f}, p99 {high_in:.0f}")
     click.echo(f"output tokens: mean {mean_out:.0f}, median {median_out:.0f}, p99 {high_out:.0f}")
     click.echo(f"prefix blocks seen before: {seen.reused_prefix_tokens_fraction:.1%} of input tokens")
+    if seen.media_tokens_fraction:
+        click.echo(f"pictures, sounds and films: {seen.media_tokens_fraction:.1%} of input tokens, sent as text")
+    if seen.reasoning_tokens_fraction:
+        click.echo(f"reasoning: {seen.reasoning_tokens_fraction:.1%} of output tokens")
     for note in trace.notes:
         click.echo(f"note: {note}")
 

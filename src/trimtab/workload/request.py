@@ -102,6 +102,8 @@ class TraceStatistics:
         input_tokens: mean, median and 99th percentile.
         output_tokens: mean, median and 99th percentile.
         reused_prefix_tokens_fraction: the part of all input tokens in leading prefix blocks seen earlier.
+        media_tokens_fraction: the part of all input tokens that are pictures, sounds and films.
+        reasoning_tokens_fraction: the part of all output tokens that is reasoning.
     """
 
     requests: int
@@ -111,11 +113,14 @@ class TraceStatistics:
     input_tokens: tuple[float, float, float]
     output_tokens: tuple[float, float, float]
     reused_prefix_tokens_fraction: float
+    media_tokens_fraction: float
+    reasoning_tokens_fraction: float
 
 
 def statistics_of(trace: Trace) -> TraceStatistics:
     """Describe `trace`; it must hold at least one request."""
     requests = trace.requests
+    inputs = sum(request.input_tokens for request in requests)
     return TraceStatistics(
         requests=len(requests),
         duration_seconds=trace.duration_seconds,
@@ -124,6 +129,8 @@ def statistics_of(trace: Trace) -> TraceStatistics:
         input_tokens=_spread([request.input_tokens for request in requests]),
         output_tokens=_spread([request.output_tokens for request in requests]),
         reused_prefix_tokens_fraction=_reused_fraction(requests),
+        media_tokens_fraction=sum(item.tokens for request in requests for item in request.media) / inputs,
+        reasoning_tokens_fraction=sum(r.reasoning_tokens for r in requests) / sum(r.output_tokens for r in requests),
     )
 
 

@@ -10,7 +10,7 @@ from trimtab.workload.azure import read_azure
 from trimtab.workload.catalog import DATA_VARIABLE, find_traces, identify
 from trimtab.workload.fault import TraceError
 from trimtab.workload.mooncake import read_mooncake
-from trimtab.workload.request import Media, MediaKind, TraceRequest
+from trimtab.workload.request import Media, MediaKind, TraceRequest, statistics_of
 from trimtab.workload.servegen import Lengths, read_servegen
 
 HEADS = Path(__file__).parents[2] / "data" / "traces"
@@ -67,6 +67,9 @@ def test_servegen_reasoning_is_part_of_the_output() -> None:
     trace = service.generate(seed=1, start_seconds=43_200, duration_seconds=7200)
     assert len(trace.requests) > 50
     assert all(0 < request.reasoning_tokens <= request.output_tokens for request in trace.requests)
+    reasoning = sum(r.reasoning_tokens for r in trace.requests) / sum(r.output_tokens for r in trace.requests)
+    assert statistics_of(trace).reasoning_tokens_fraction == reasoning
+    assert statistics_of(trace).media_tokens_fraction == 0
 
 
 def test_servegen_images_cost_input_tokens() -> None:
@@ -76,6 +79,7 @@ def test_servegen_images_cost_input_tokens() -> None:
     assert len(with_images) > len(trace.requests) / 2
     assert all(item.kind is MediaKind.IMAGE for request in with_images for item in request.media)
     assert all(request.input_tokens >= sum(item.tokens for item in request.media) for request in with_images)
+    assert 0.3 < statistics_of(trace).media_tokens_fraction < 0.9
 
 
 def test_servegen_clients_without_lengths_are_left_out_and_named(tmp_path: Path) -> None:
