@@ -25,6 +25,8 @@ TIMER_SECONDS = 1.0
 EVICTION_COOLDOWN_SECONDS = 10.0
 MOST_EVICTIONS = 2
 """Of one request: afterwards it is waited for [design]."""
+URGENT_SECONDS = 1.0
+"""How long before it is too late for a request another one gives way to it [design]."""
 ALL_PROMPTS = 1e9
 """A factor between prompt lengths that puts all of them into one bucket."""
 CLASSLESS_SECONDS = 60.0
@@ -240,10 +242,12 @@ class ModelsQueue:
         return Problem(tuple(self._job(lot, at) for lot in lots), machines, judge_start=self.policy.judge_start)
 
     def _job(self, lot: Lot, at: float) -> Job:
-        weight = 0.0 if lot.late else self.levels[lot.level].weight * lot.waiting
+        level = self.levels[lot.level]
+        weight = 0.0 if lot.late else level.weight * lot.waiting
         seconds = tuple(self._seconds(lot, virtual.instance) for virtual in self._machines.values())
-        slack = lot.deadline - at - self._margin(lot)
-        return Job(lot.key, lot.model, slack, 0.0, seconds, late_penalty=weight)
+        slack = lot.deadline - at - self._margin(lot) - self.policy.reserve * level.ttft_seconds
+        tardiness = weight * self.policy.tardiness
+        return Job(lot.key, lot.model, slack, tardiness, seconds, late_penalty=weight * self.policy.counting)
 
     def _seconds(self, lot: Lot, instance: Instance) -> float:
         """How long a machine is busy with those who wait."""
@@ -256,7 +260,9 @@ class ModelsQueue:
 
     def _machine(self, virtual: Virtual, at: float) -> Machine:
         busy = max(virtual.ready_at - at, 0.0) if virtual.ready_at is not None else 0.0
-        return Machine(virtual.instance.name, virtual.resident, virtual.instance.swap_seconds, busy)
+        more = self.policy.switch_seconds
+        swaps = {model: seconds + more for model, seconds in virtual.instance.swap_seconds.items()}
+        return Machine(virtual.instance.name, virtual.resident, swaps, busy)
 
     def _serve(self, virtual: Virtual, at: float) -> Orders:
         """Let a machine take what its queue offers, or change its model for it."""
@@ -265,8 +271,10 @@ class ModelsQueue:
         while virtual.ready_at is None and (lot := self._next_lot(virtual)) is not None:
             if lot.model != virtual.resident:
                 return Orders(tuple(starts)) if starts else self._change(virtual, lot, at)
-            if not virtual.has_room or (self.policy.static_batches and virtual.running):
+            if self.policy.static_batches and virtual.running:
                 break
+            if not virtual.has_room:
+                return Orders(tuple(starts), self._make_room(virtual, lot, at))
             starts += self._pull(virtual, lot, at)
         return Orders(tuple(starts))
 
@@ -295,6 +303,29 @@ class ModelsQueue:
             virtual.running[member.key] = member
             self._carriers[member.key] = virtual
             yield Start(member.request, virtual.instance.name, member.produced, self.generation)
+
+    def _make_room(self, virtual: Virtual, lot: Lot, at: float) -> tuple[Evict, ...]:
+        """Evict one request of a patient level, if the first of a lot would else miss its deadline."""
+        if not self.policy.makes_room or virtual.giving_way or virtual.full or lot.late:
+            return ()
+        urgent_at = lot.deadline - self._margin(lot) - URGENT_SECONDS
+        if at < urgent_at:
+            virtual.look_at = urgent_at
+            return ()
+        promised = self.levels[lot.level].ttft_seconds
+        patient = [m for m in virtual.running.values() if self._gives_way(virtual, m, promised, at)]
+        if not patient:
+            return ()
+        victim = max(patient, key=lambda m: (self.levels[m.request.level].ttft_seconds, m.started_at, m.key))
+        virtual.giving_way.add(victim.key)
+        return (Evict(victim.key, virtual.instance.name),)
+
+    def _gives_way(self, virtual: Virtual, member: Member, promised: float, at: float) -> bool:
+        """Whether a running request can wait rather than one with a shorter promise."""
+        speed = virtual.instance.speeds[member.model]
+        begun = member.started_at + speed.first_token_seconds(member.input_tokens) + URGENT_SECONDS <= at
+        patient = self.levels[member.request.level].ttft_seconds > promised
+        return begun and patient and member.evictions < MOST_EVICTIONS
 
     def _change(self, virtual: Virtual, lot: Lot, at: float) -> Orders:
         """Bring a machine to another model: let it drain, or evict what it carries, then swap."""

@@ -38,5 +38,10 @@ class Policy:
     balances: bool = True
     mega_tokens: int | None = 3000
     judge_start: bool = False
+    reserve: float = 0.0
+    tardiness: float = 0.0
+    counting: float = 1.0
+    makes_room: bool = False
+    switch_seconds: float = 0.0
     static_batches: bool = False
     group_batches: float = 1.0
