@@ -11,6 +11,7 @@ from trimtab.sim.profiling.budget import estimate_budget
 from trimtab.sim.profiling.estimate import estimate, solve, speed_of
 from trimtab.sim.profiling.judge import judge
 from trimtab.sim.profiling.load import Limits
+from trimtab.sim.profiling.measure import Measurements
 from trimtab.sim.profiling.modelled import ModelledTarget, Speed
 from trimtab.sim.profiling.rows import (
     UNKNOWNS,
@@ -154,3 +155,28 @@ def test_clients_send_one_after_the_other_and_stop_in_time() -> None:
     assert all(answer.sent_at < 0.5 for answer in answers)
     by_client = sorted(answers, key=lambda a: a.sent_at)
     assert all(later.sent_at >= earlier.last_at for earlier, later in zip(by_client, by_client[2:], strict=False))
+
+
+def waves(sequences: int, clients: int) -> list[Seen]:
+    return known_engine(sequences=sequences, noise=0.05).play([Ask(100, 40)] * clients, clients, 9e9)
+
+
+def lump(answer: Seen) -> Seen:
+    """The same answer, delivered in one piece at its end."""
+    return Seen(answer.prompt_tokens, answer.output_tokens, answer.sent_at, (answer.last_at,) * answer.output_tokens)
+
+
+def test_the_limit_of_a_batch_shows_as_waves() -> None:
+    assert Measurements().sequences == 1
+    assert not Measurements().sequences_bounded
+    fits = Measurements(bursts=[waves(16, 8), waves(16, 16)])
+    assert (fits.sequences, fits.sequences_bounded) == (16, False)
+    waits = Measurements(bursts=[waves(16, 8), waves(16, 32)])
+    assert (waits.sequences, waits.sequences_bounded) == (16, True)
+
+
+def test_answers_delivered_in_lumps_are_no_limit() -> None:
+    whole = waves(64, 32)
+    lumpy = [lump(answer) if n % 2 else answer for n, answer in enumerate(whole)]
+    seen = Measurements(bursts=[waves(64, 8), lumpy])
+    assert (seen.sequences, seen.sequences_bounded) == (16, False)

@@ -20,6 +20,8 @@ _LEAST_ROUNDS: Final = 2
 _MOST_ROUNDS: Final = 16
 _PATIENCE: Final = 1.5  # a phase that has not had its rounds may take this many times its share
 _TELL_SECONDS: Final = 1.0
+_WAVE_SLACK: Final = 0.1
+_LUMP: Final = 0.3
 _BURST_SHARE: Final = 0.25  # of its phase: a burst that would take longer is left out
 
 
@@ -30,16 +32,37 @@ class Measurements:
     Attributes:
         idle: Requests that were alone.
         bursts: Equal requests that were sent at once.
-        interrupted: Requests that went on while prompts came, those last in each list, and how many they were.
-        sequences: The most that decoded at once.
-        sequences_bounded: Whether more were there to decode, so that this is the engine's own limit.
+        interrupted: Requests that went on while prompts came, and those prompts.
     """
 
     idle: list[Seen] = field(default_factory=list)
     bursts: list[list[Seen]] = field(default_factory=list)
     interrupted: list[tuple[list[Seen], list[Seen]]] = field(default_factory=list)
-    sequences: int = 1
-    sequences_bounded: bool = False
+
+    @property
+    def sequences(self) -> int:
+        """The most that decoded at once."""
+        return max((longest_together(burst).sequences for burst in self.bursts), default=1)
+
+    @property
+    def sequences_bounded(self) -> bool:
+        """Whether that is the engine's own limit: most bursts of more had to wait for it, however short they were."""
+        most = self.sequences
+        larger = [b for b in self.bursts if len(b) > most and b[0].prompt_tokens <= 2 * SHORT]
+        return sum(_came_in_waves(burst, most) for burst in larger) > len(larger) / 2
+
+
+def _came_in_waves(burst: Sequence[Seen], most: int) -> bool:
+    """Whether those that did not fit into a batch of `most` began when others had ended.
+
+    Answers that came in one lump, for want of a CPU somewhere, look as if they had begun late, and prove nothing.
+    """
+    spans = [seen.last_at - seen.first_at for seen in burst]
+    if min(spans) < _LUMP * float(np.median(spans)):
+        return False
+    first_end = min(seen.last_at for seen in burst)
+    waited = sum(seen.first_at > first_end for seen in burst)
+    return abs(waited - (len(burst) - most)) <= _WAVE_SLACK * len(burst)
 
 
 class Measuring:
@@ -118,32 +141,28 @@ class Measuring:
                     self.seen.idle += await self._target.serve([Ask(int(length), IDLE_ANSWER)], 1, inf)
 
     async def _together(self) -> None:
-        levels = self._limits.levels()
         for number in self._rounds("together"):
-            for level in levels if number == 0 else self._rng.permutation(levels):
+            levels = self._limits.levels() if number == 0 else self._rng.permutation(self._levels_within())
+            for level in levels:
                 await self._bursts(int(level))
-                if self.seen.sequences_bounded and number == 0:
+                if number == 0 and self.seen.sequences_bounded:
                     break
-            levels = self._levels_within(levels)
 
-    def _levels_within(self, levels: list[int]) -> list[int]:
-        """Without those above the engine's own limit, which itself and a half of which are tried instead."""
+    def _levels_within(self) -> list[int]:
+        """All levels, or where the engine has a limit below: around it, and one above, to be sure of it."""
+        levels = self._limits.levels()
         if not self.seen.sequences_bounded:
             return levels
         limit = self.seen.sequences
-        return sorted({2, max(2, limit // 2), limit} | {level for level in levels if level < limit})
+        above = [level for level in levels if level > limit][:1]
+        return sorted({2, max(2, limit // 2), limit, *above} | {level for level in levels if level < limit})
 
     async def _bursts(self, clients: int) -> None:
         for asks in self._limits.bursts(clients):
             too_long = self._expected_seconds(asks) > _BURST_SHARE * self._phase_seconds
             if self._is_over() or (too_long and self.seen.bursts):
                 continue
-            seen = await self._target.serve(asks, clients, inf)
-            self.seen.bursts.append(seen)
-            together = longest_together(seen).sequences
-            self.seen.sequences = max(self.seen.sequences, together)
-            if asks[0].prompt_tokens <= SHORT and together < clients and len(seen) == clients:
-                self.seen.sequences_bounded = True
+            self.seen.bursts.append(await self._target.serve(asks, clients, inf))
 
     def _expected_seconds(self, asks: Sequence[Ask]) -> float:
         """A rough guess from the idle requests: prompts one after the other, answers at twice the time."""
