@@ -188,12 +188,13 @@ def _fit_heads(table: _Table, trees: int) -> dict[str, Any]:
 
     factor = table.length - table.base
     scale = np.exp(table.base)
+    rows = np.where(np.isnan(table.rows).all(axis=0), 0.0, table.rows)  # what is never known cannot be cut into bins
     with threadpool_limits(limits=1):
         heads = {
-            "p50": _boosting(len(factor), trees, loss="quantile", quantile=0.5).fit(table.rows, factor),
-            "p90": _boosting(len(factor), trees, loss="quantile", quantile=_LEVEL).fit(table.rows, factor),
+            "p50": _boosting(len(factor), trees, loss="quantile", quantile=0.5).fit(rows, factor),
+            "p90": _boosting(len(factor), trees, loss="quantile", quantile=_LEVEL).fit(rows, factor),
             "mean": _boosting(len(factor), trees, loss="poisson").fit(
-                table.rows, np.exp(factor), sample_weight=scale / scale.mean()
+                rows, np.exp(factor), sample_weight=scale / scale.mean()
             ),
         }
     return {name: plain_ensemble(heads[name]) for name in HEADS}

@@ -108,6 +108,14 @@ def test_too_few_examples_are_refused(count: int, cut_off: float, message: str) 
         train([Source("short", service(count, seed=5, cut_off=cut_off))], ("history",), name="short")
 
 
+def test_a_column_that_nothing_is_known_of_does_no_harm() -> None:
+    """No request says its limit or its turn; the trees get by without, and do not stumble over one that does."""
+    weights = train([Source("made-up", service(900, seed=1))], ("history", "metadata"), name="more", trees=TREES)
+    assert weights["provenance"][0]["held_out"]["tau"] > 0.5
+    (prediction,) = Boosted(weights).predict([Features(90, max_tokens=77, turn=3)])
+    assert prediction.plausible
+
+
 def test_text_that_is_missing_is_named() -> None:
     with pytest.raises(Problem, match=r"made-up: 900 of 900 requests have no text\nfix: .*without --features lexical"):
         train([Source("made-up", service(900, seed=1))], ("history", "lexical"), name="x")

@@ -4,14 +4,16 @@ Needs no training, costs microseconds, and is what every better predictor falls 
 §3.1). It cannot tell two requests of one application apart.
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import ceil, isnan, nan
 
 from trimtab.decide.queueing.bounded import Bounded
 from trimtab.decide.queueing.lengths import Constant, Features, LengthPredictor, Outcome, Prediction
+
+_LEVELS = (0.5, 0.9)
 
 Label = tuple[int, bool]
 """Tokens, and whether the answer was cut off there. At equal tokens a full answer sorts before one that was cut off."""
@@ -47,7 +49,16 @@ class _Application:
     mean: float = nan
     newest: deque[Label] = field(default_factory=deque)
     ordered: list[Label] = field(default_factory=list)
+    cut_off: int = 0
     quantiles: tuple[float, ...] | None = None
+
+
+def _quantiles(application: _Application) -> tuple[float, ...]:
+    """Return the quantiles of an application; without cut-off answers the product-limit estimate is plain ranks."""
+    ordered = application.ordered
+    if application.cut_off:
+        return survival_quantiles(ordered, _LEVELS)
+    return tuple(float(ordered[ceil(level * len(ordered)) - 1][0]) for level in _LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,7 @@ class TenantHistory:
         if not application.ordered:
             return self._start.predict([request])[0]
         if application.quantiles is None:
-            application.quantiles = survival_quantiles(application.ordered, (0.5, 0.9))
+            application.quantiles = _quantiles(application)
         p50, p90 = application.quantiles
         return Prediction(p50, p90, p50 if isnan(application.mean) else application.mean).capped(request.max_tokens)
 
@@ -110,8 +121,11 @@ class TenantHistory:
         application.quantiles = None
         application.newest.append(label)
         insort(application.ordered, label)
+        application.cut_off += label[1]
         if len(application.newest) > self._policy.window:
-            application.ordered.remove(application.newest.popleft())
+            oldest = application.newest.popleft()
+            application.cut_off -= oldest[1]
+            del application.ordered[bisect_left(application.ordered, oldest)]
         if outcome.exact:
             first = isnan(application.mean)
             step = 1.0 if first else self._policy.weight

@@ -1,4 +1,4 @@
-"""Cheap features of a prompt's text: what somebody who skims it would look at, in tens of microseconds.
+"""Cheap features of a prompt's text: what somebody who skims it would look at, in half a millisecond at most.
 
 No weights for them ship: none of the data sets that Trimtab is trained on holds prompts. An operator trains them from
 an own log (`trimtab predictor train --features lexical`). The words are English; for other languages only the counts
@@ -17,7 +17,7 @@ _LIST_ITEM = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 _WANTED = re.compile(
     r"(\d{1,5})[ -](?:words?|sentences?|paragraphs?|lines?|items?|examples?|points?|pages?|steps?|ideas?|ways?)"
 )
-_CODE = re.compile(r"```|\bdef |\bclass |\bimport |#include|\bfunction\b|\bselect\b.+\bfrom\b|[{};]\s*$", re.MULTILINE)
+_CODE = re.compile(r"```|\bdef |\bclass |\bimport |#include|\bfunction\b|\bselect\b.+\bfrom\b|[{};]$", re.MULTILINE)
 _ASKS_FOR_CODE = re.compile(r"\b(?:code|script|function|program|python|java|javascript|sql|html|regex|bash)\b")
 _BRIEF = re.compile(r"\b(?:brief|briefly|short|shortly|concise|concisely|one word|one sentence|yes or no|only|just)\b")
 _LONG = re.compile(
@@ -36,8 +36,22 @@ def truncate(text: str) -> str:
     return f"{text[:_HEAD_CHARACTERS]} {text[-_TAIL_CHARACTERS:]}"
 
 
-def _share(count: int, text: str) -> float:
-    return count / max(1, len(text))
+_DIGITS = b"0123456789"
+_CAPITALS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _share(marks: bytes) -> Callable[[str, str], float]:
+    """Count ASCII characters, as a share of all characters; deleting them at once is faster than looking at each."""
+
+    def share(text: str, _: str) -> float:
+        seen = text.encode("ascii", "ignore")
+        return (len(seen) - len(seen.translate(None, marks))) / max(1, len(text))
+
+    return share
+
+
+def _not_ascii(text: str, _: str) -> float:
+    return 1.0 - len(text.encode("ascii", "ignore")) / max(1, len(text)) if text else 0.0
 
 
 def _found(pattern: re.Pattern[str]) -> Callable[[str, str], float]:
@@ -63,9 +77,9 @@ _FEATURES: dict[str, Callable[[str, str], float]] = {
     "lines": lambda text, _: float(text.count("\n") + 1),
     "sentences": lambda text, _: float(len(_SENTENCE.findall(text))),
     "variety": _variety,
-    "digits": lambda text, _: _share(sum(map(str.isdigit, text)), text),
-    "capitals": lambda text, _: _share(sum(map(str.isupper, text)), text),
-    "not_ascii": lambda text, _: _share(sum(character > "\x7f" for character in text), text),
+    "digits": _share(_DIGITS),
+    "capitals": _share(_CAPITALS),
+    "not_ascii": _not_ascii,
     "question_marks": lambda text, _: float(text.count("?")),
     "starts_as_question": _is_found(_QUESTION),
     "list_items": _found(_LIST_ITEM),

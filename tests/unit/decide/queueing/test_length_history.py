@@ -65,6 +65,20 @@ def test_cut_off_lengths_never_count_as_exact() -> None:
     assert only_cut_off.predict([CHAT]) == [Prediction(64.0, 64.0, 64.0)], "a lower bound is all there is"
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 20, 97, 256])
+def test_ranks_are_the_product_limit_estimate_where_nothing_was_cut_off(count: int) -> None:
+    history = fed(TenantHistory(HistoryPolicy(least=1)), CHAT, *(Outcome(7 * n % 101 + 1) for n in range(count)))
+    labels = sorted((7 * n % 101 + 1, False) for n in range(count))
+    (prediction,) = history.predict([CHAT])
+    assert (prediction.p50, prediction.p90) == survival_quantiles(labels, (0.5, 0.9))
+
+
+def test_an_answer_that_was_cut_off_leaves_with_the_window() -> None:
+    history = fed(TenantHistory(HistoryPolicy(window=3)), CHAT, Outcome(900, exact=False))
+    fed(history, CHAT, Outcome(1), Outcome(2), Outcome(3), Outcome(4), Outcome(5))
+    assert history.predict([CHAT])[0].p90 == 5.0
+
+
 def test_predictions_are_capped() -> None:
     history = fed(TenantHistory(), CHAT, *(Outcome(500) for _ in range(20)))
     limited = Features(100, max_tokens=64, tenant="chat", model="m")
