@@ -126,13 +126,18 @@ def test_a_run_of_one_request_is_a_fault(tmp_path: Path) -> None:
 def test_the_client_says_when_its_stages_were(tmp_path: Path) -> None:
     path = write(sweep(), tmp_path)
     client = tmp_path / "sweep_guidellm_requests.csv"
-    rows = ["0,synchronous,", "510,synchronous,", "6000,throughput,", "6001,throughput,", "9000,constant,2.5"]
+    rows = ["0,synchronous,", "510,synchronous,", "6000,throughput,", ",throughput,", "9000,constant,2.5"]
     client.write_text("\n".join(["request_start_ms,strategy,rate", *rows]))
     stages = read_run(path).client_stages
-    assert [(stage.name, stage.start) for stage in stages] == [
-        ("synchronous", 0.0),
-        ("throughput", 6.0),
-        ("constant 2.5/s", 9.0),
+    assert [(stage.name, stage.start, stage.requests) for stage in stages] == [
+        ("synchronous", 0.0, 2),
+        ("throughput", 6.0, 1),
+        ("constant 2.5/s", 9.0, 1),
     ]
     client.write_text("strategy,tokens\nsynchronous,1\n")
     assert read_run(path).client_stages == (), "nothing there says when"
+    client.write_text("strategy,start\nsynchronous,soon\n")
+    faulty = read_run(path)
+    assert faulty.client_stages == ()
+    assert "client's record was not used" in faulty.remarks[0]
+    assert "row 2, start" in faulty.remarks[0]

@@ -79,13 +79,19 @@ def test_a_sweep_that_stops_early() -> None:
 
 
 def test_the_clients_word_comes_first() -> None:
-    stages = [
-        ClientStage("synchronous", 0, 3.1),
-        ClientStage("constant 7/s", 6.5, 7),
-        ClientStage("constant 9/s", 11, 99),
-    ]
-    run = replace(sweep(per_stage=6), client_stages=tuple(stages))
+    stages = (
+        ClientStage("synchronous", 0.0, 7),
+        ClientStage("constant 7/s", 6.5, 6),
+        ClientStage("constant 9/s", 11, 12),
+    )
+    run = replace(sweep(per_stage=6), client_stages=stages)
     assert names(run) == [("synchronous", 6), ("constant 7/s", 6), ("constant 9/s", 12)]
+
+
+def test_a_record_of_other_requests_is_not_believed() -> None:
+    run = sweep(per_stage=6)
+    other = replace(run, client_stages=(ClientStage("synchronous", 0.0, 7), ClientStage("throughput", 1.2, 17)))
+    assert stages_of(other) == stages_of(run)
 
 
 @settings(max_examples=60, deadline=None)

@@ -80,11 +80,11 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class ClientStage:
-    """One stage as the client recorded it, in seconds after the client's first request."""
+    """One stage as the client recorded it: how many requests, and from when, in seconds after its first request."""
 
     name: str
     start: float
-    end: float
+    requests: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,11 @@ def read_run(spans: Path) -> RecordedRun:
     setup = read_setup(spans.with_name(f"{name}_exp-config.yaml"), spans.with_name(f"{name}_workload.yaml"))
     requests, unanswered = _read_requests(spans)
     remarks = (f"{unanswered} requests without an answer are left out.",) if unanswered else ()
-    return RecordedRun(name, setup, requests[0], tuple(requests[1:]), _client_stages(spans, name), remarks)
+    try:
+        client = _client_stages(spans, name)
+    except TraceError as error:
+        client, remarks = (), (*remarks, f"The client's record was not used: {error}.")
+    return RecordedRun(name, setup, requests[0], tuple(requests[1:]), client, remarks)
 
 
 def _read_requests(path: Path) -> tuple[list[Recorded], int]:
@@ -249,21 +253,24 @@ def _client_stages(spans: Path, name: str) -> tuple[ClientStage, ...]:
 
 
 def _read_client(path: Path) -> list[ClientStage]:
-    """Return the spans of time of the client's stages, in order; none where it has no column that tells."""
+    """Return the client's stages in order; none where it has no column that tells when they began."""
     rows = list(csv_rows(path, ("strategy",)))
     start = next((c for c in (rows[0].fields if rows else ()) if "start" in c), None)
     if start is None:
         return []
     times: dict[str, list[float]] = {}
     for row in rows:
-        times.setdefault(_stage_name(row), []).append(row.number_of(start))
+        if row.fields[start]:  # a request that failed may have none
+            times.setdefault(_stage_name(row), []).append(row.number_of(start))
+    if not times:
+        return []
     scale = 1e-3 if start.endswith("_ms") else 1.0
     origin = min(min(at) for at in times.values())
-    stages = [ClientStage(n, (min(at) - origin) * scale, (max(at) - origin) * scale) for n, at in times.items()]
+    stages = [ClientStage(name, (min(at) - origin) * scale, len(at)) for name, at in times.items()]
     return sorted(stages, key=lambda stage: stage.start)
 
 
 def _stage_name(row: Row) -> str:
     strategy = str(row.fields["strategy"])
     rate = row.fields.get("rate")
-    return f"{strategy} {float(rate):.3g}/s" if rate and strategy not in {"synchronous", "throughput"} else strategy
+    return f"{strategy} {row.number_of('rate'):.3g}/s" if rate and strategy.startswith("constant") else strategy

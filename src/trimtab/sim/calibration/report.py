@@ -155,7 +155,10 @@ def stage_rows(report: Report, run: Run) -> list[tuple[str, int, list[Figure | N
 
 def error_text(figure: Figure | None) -> str:
     """Return a figure's signed error, e.g. "+3.1 %"."""
-    return "" if figure is None or figure.error is None else f"{100 * figure.deviation:+.1f} %".replace("-", "−")  # noqa: RUF001
+    if figure is None or figure.error is None:
+        return ""
+    percent = round(100 * figure.deviation, 1) + 0.0  # which has no negative zero
+    return f"{percent:+.1f} %".replace("-", "−")  # noqa: RUF001
 
 
 # As JSON.

@@ -25,6 +25,7 @@ CONCURRENT: Final = "concurrent"
 PROMPTLY: Final = 0.25  # seconds after which a client that waited for an answer has sent its next request
 SWEEP: Final = "sweep"
 _WAITING: Final = frozenset({SYNCHRONOUS, THROUGHPUT, CONCURRENT})
+_STRAYED: Final = 0.2  # part of the requests that may be in one record only
 _NEW_BEAT: Final = 0.3  # what another stage costs, in beats of misfit
 _MISSING_BEAT: Final = 0.02
 _ODD_GAP: Final = 0.25  # a gap that is on no beat at all
@@ -52,8 +53,8 @@ class Stage:
 def stages_of(run: RecordedRun) -> list[Stage]:
     """Return the stages of a run, in order; together they are all its requests."""
     requests, kind = run.requests, run.setup.rate_type
-    if run.client_stages:
-        return _by_client(run)
+    if run.client_stages and (said := _by_client(run)):
+        return said
     idle = _idle_before(requests)
     if kind == "constant":
         return _beats([request.arrived_at for request in requests], idle, 0)
@@ -71,13 +72,21 @@ def _named(name: str, start: int, stop: int) -> Stage:
 
 
 def _by_client(run: RecordedRun) -> list[Stage]:
-    """Cut where the client began its stages; its clock is set by the first request of both records."""
+    """Cut where the client began its stages; its clock is set by the first request of both records.
+
+    Returns:
+        The stages; none where they do not have about as many requests as the client counted, because the two records
+        are not of the same requests then.
+    """
     starts = [run.first.arrived_at + stage.start - PROMPTLY for stage in run.client_stages]
     arrivals = [request.arrived_at for request in run.requests]
-    cuts = [*np.searchsorted(arrivals, starts).tolist(), len(arrivals)]
-    cuts[0] = 0
-    named = zip(run.client_stages, pairwise(cuts), strict=True)
-    return [_named(s.name, a, b) for s, (a, b) in named if b > a]
+    cuts = [0, *np.searchsorted(arrivals, starts[1:]).tolist(), len(arrivals)]
+    stages = [_named(s.name, a, b) for s, (a, b) in zip(run.client_stages, pairwise(cuts), strict=True)]
+    counted = [stage.requests for stage in run.client_stages]
+    strayed = sum(abs(stage.stop - stage.start - n) for stage, n in zip(stages, counted, strict=True))
+    if strayed > _STRAYED * len(arrivals) + 1:
+        return []
+    return [stage for stage in stages if stage.stop > stage.start]
 
 
 def _idle_before(requests: Sequence[Recorded]) -> list[bool]:
