@@ -42,8 +42,7 @@ def _policies(found: Answer) -> RichTable:
     table.add_column("policy")
     for title in (
         "replicas\n(95 %)",
-        "GPU-hours\na day",
-        *(["price\na day"] if _priced(found) else []),
+        "GPU-hours,\nprice a day" if _priced(found) else "GPU-hours\na day",
         *(f"{level.name} [%]\n{own}" for level in case.levels),
         f"knee [1/s]\n{own}",
         f"against\n{found.policies[0].policy}",
@@ -56,11 +55,11 @@ def _policies(found: Answer) -> RichTable:
 
 def _cells(found: Answer, policy: PolicyAnswer) -> list[str]:
     reached = [policy.attainment[level.name] for level in found.study.question.case.levels]
-    price = [short(policy.price)] if _priced(found) else []
+    price = f"\n{short(policy.price)}" if _priced(found) else ""
     gain = "" if policy.knee_gain is None else gain_text(policy.knee_gain)
     ranges = [*map(range_text, reached), range_text(policy.knee), gain]
     narrow = [text.replace(" [", "\n[") for text in ranges]
-    return [str(policy.sure or "none"), short(policy.gpu_hours), *price, *narrow]
+    return [str(policy.sure or "none"), f"{short(policy.gpu_hours)}{price}", *narrow]
 
 
 def _priced(found: Answer) -> bool:

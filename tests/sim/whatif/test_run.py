@@ -1,0 +1,98 @@
+"""One simulated run: who met the level, who was refused, what an order changes."""
+
+import numpy as np
+import pytest
+
+from tests.sim.whatif.pools import case
+from trimtab.decide.queueing.deadline import DeadlineOrder
+from trimtab.decide.queueing.request import Request
+from trimtab.model.problem import Problem
+from trimtab.sim.ledger import Fate
+from trimtab.sim.whatif.draw import Arrival, Speed
+from trimtab.sim.whatif.run import judge, orders, simulate
+from trimtab.workload.request import TraceRequest
+
+CASE = case(shares={"fast": 1, "slow": 1})
+
+
+def arrivals(count: int, gap: float, levels: tuple[str, ...] = ("fast",), tokens: int = 100) -> list[Arrival]:
+    return [
+        Arrival(TraceRequest(number * gap, 50, tokens), levels[number % len(levels)], float(tokens))
+        for number in range(count)
+    ]
+
+
+def judged(requests: list[Arrival], replicas: int = 1, policy: str = "FCFS", pool: object = CASE) -> dict[str, object]:
+    ledger = simulate(pool, orders(pool, [policy])[policy], replicas, requests, Speed())  # type: ignore[arg-type]
+    return dict(judge(pool, requests, ledger, requests[-1].request.at_seconds + 1))  # type: ignore[arg-type]
+
+
+def test_an_idle_pool_meets_everything() -> None:
+    row = judged(arrivals(40, 2.0, ("fast", "slow")))
+    assert (row["attainment fast"], row["attainment slow"], row["attainment"]) == (100, 100, 100)
+    assert row["objective met"]
+    assert row["spare"] == 5.0  # the nearest objective is 95 %
+    assert row["refused"] == 0
+
+
+def test_what_is_refused_or_late_is_missed_and_the_worst_level_decides() -> None:
+    overload = arrivals(4000, 0.005, ("fast", "slow"))
+    row = judged(overload)
+    assert row["attainment fast"] < 50  # type: ignore[operator]
+    assert not row["objective met"]
+    assert row["spare"] == min(row["attainment fast"] - 90, row["attainment slow"] - 95)  # type: ignore[operator]
+
+
+def test_more_replicas_never_hurt_much_and_help_an_overload() -> None:
+    overload = arrivals(2500, 0.003)
+    met = [judged(overload, replicas)["attainment"] for replicas in (1, 2, 4, 8)]
+    assert met == sorted(met)  # type: ignore[type-var]
+    assert met[-1] > met[0]  # type: ignore[operator]
+
+
+def test_requests_of_the_warm_up_are_not_judged() -> None:
+    requests = [*arrivals(10, 0.001), *(Arrival(TraceRequest(10.0 + n, 50, 20), "fast", None) for n in range(10))]
+    ledger = simulate(CASE, orders(CASE, ["FCFS"])["FCFS"], 1, requests, Speed())
+    assert judge(CASE, requests, ledger, 20.0)["goodput"] == pytest.approx(10 / 16)
+
+
+def test_what_the_engine_cannot_hold_is_missed() -> None:
+    pool = case(args=("--profile=tiny", "--max-model-len=300"))
+    row = judged(arrivals(10, 1.0, tokens=290), pool=pool)
+    assert row["attainment"] == 0
+    assert judged(arrivals(10, 1.0, tokens=200), pool=pool)["attainment"] == 100
+
+
+def test_a_slower_engine_meets_less() -> None:
+    requests = arrivals(600, 0.03)
+    seconds = requests[-1].request.at_seconds
+    order = orders(CASE, ["FCFS"])["FCFS"]
+    quick = simulate(CASE, order, 1, requests, Speed(0.5))
+    slow = simulate(CASE, order, 1, requests, Speed(3.0))
+    assert np.nanmean(slow.latency()) > 2 * np.nanmean(quick.latency())
+    assert judge(CASE, requests, quick, seconds)["attainment"] >= judge(CASE, requests, slow, seconds)["attainment"]  # type: ignore[operator]
+
+
+def test_deadlines_go_before_arrival_and_unknown_levels_last() -> None:
+    order = DeadlineOrder({"fast": 0.5, "slow": 60})
+    early, late = Request(1, 10.0, level="slow"), Request(2, 20.0, level="fast")
+    assert order(late) < order(early)
+    assert order(Request(3, 0.0)) == float("inf")
+
+
+def test_edf_serves_those_in_a_hurry_first() -> None:
+    mixed = arrivals(2500, 0.005, ("slow", "fast"))
+    by_arrival, by_deadline = judged(mixed), judged(mixed, policy="EDF")
+    assert by_deadline["attainment fast"] > by_arrival["attainment fast"]  # type: ignore[operator]
+
+
+def test_every_request_ends_once() -> None:
+    requests = arrivals(500, 0.005, ("fast", "slow"))
+    ledger = simulate(CASE, orders(CASE, ["SSJF"])["SSJF"], 1, requests, Speed())
+    assert len(ledger) == 500
+    assert Fate.OPEN not in set(ledger.fate)
+
+
+def test_an_unknown_policy_is_named() -> None:
+    with pytest.raises(Problem, match="no policy 'LIFO'"):
+        orders(CASE, ["FCFS", "LIFO"])
