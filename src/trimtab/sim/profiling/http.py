@@ -9,6 +9,7 @@ from typing import Final
 
 from trimtab.api.openai import CHAT_COMPLETIONS, COMPLETIONS
 from trimtab.model.problem import Problem
+from trimtab.sim.profiling.attention import first_in_line
 from trimtab.sim.profiling.target import Ask, Seen
 from trimtab.workload.answer import Answer, Outcome
 from trimtab.workload.prompt import Prompts
@@ -83,7 +84,11 @@ class HttpTarget:
 
     async def serve(self, asks: Sequence[Ask], clients: int, seconds: float) -> list[Seen]:
         """See `Target`."""
-        queue, ends_at = deque(enumerate(asks)), self.clock() + seconds
+        with first_in_line():
+            return await self._serve(asks, clients, self.clock() + seconds)
+
+    async def _serve(self, asks: Sequence[Ask], clients: int, ends_at: float) -> list[Seen]:
+        queue = deque(enumerate(asks))
         answered: dict[int, tuple[float, Answer]] = {}
 
         async def one_client() -> None:
