@@ -43,6 +43,16 @@ def test_what_was_written_is_read(tmp_path: Path, plain: Sweep) -> None:
     assert read.fingerprint != replace(read, requests=read.requests[1:]).fingerprint
 
 
+def test_what_only_some_servers_count_is_read_where_it_is(tmp_path: Path, plain: Sweep) -> None:
+    folder = write(tmp_path, [plain]) / "vllm-kv-offload"
+    shown = (folder / "server_metrics.csv").read_text(encoding="utf-8").splitlines()
+    counted = [f"{shown[0]},num_preemptions_total", *(f"{line},{n}" for n, line in enumerate(shown[1:]))]
+    (folder / "server_metrics.csv").write_text("\n".join(counted), encoding="utf-8")
+    (read,), _ = read_sweeps(folder)
+    assert (read.preemptions, plain.preemptions) == (len(plain.seconds) - 1, 0)
+    assert read.known == 0.0, "the clients of these runs count nothing"
+
+
 def test_runs_come_in_the_order_of_their_settings(tmp_path: Path, plain: Sweep) -> None:
     names = ["tp8_bs4_offloadoff", "tp1_bs16_offloadon", "tp1_bs16_offloadoff"]
     named = [replace(plain, id=name) for name in names]

@@ -46,9 +46,11 @@ class KvOffload:
 
 
 def predict(sweep: Sweep, sweeps: Sequence[Sweep], fits: Fits) -> Run:
-    """Replay one run, and say whether it judges."""
+    """Replay one run, if it judges; else say why it does not."""
     reason, profile = why_not(sweep, sweeps), fits.profiles.get(sweep.setting.tensor_parallel)
     blank = Run(sweep.id, FOLDER, _setup_of(sweep), "", extrapolated=True, in_fit=False, requests=(), judged=False)
+    if reason:
+        return replace(blank, reason=reason)
     if profile is None:
         return replace(blank, reason=f"No profile for {sweep.setting.tensor_parallel} devices was ever fitted.")
     name = profile.name
@@ -57,15 +59,16 @@ def predict(sweep: Sweep, sweeps: Sequence[Sweep], fits: Fits) -> Run:
     replayed = play(sweep, profile)
     remark = (
         f"{replayed.found:.0%} of the prompt tokens were found again in the replay, {replayed.found_on_host:.0%} on the"
-        f" host; {replayed.preemptions} preemptions."
+        f" host ({sweep.known:.0%} were said before, by the clients' count); {replayed.preemptions} preemptions (the"
+        f" server's: {sweep.preemptions})."
     )
     return replace(
         blank,
         profile=name,
         extrapolated=profile.extrapolated,
         requests=compare(sweep, replayed),
-        judged=not reason,
-        reason=reason or remark,
+        judged=True,
+        reason=remark,
     )
 
 

@@ -61,6 +61,7 @@ class Asked:
     Attributes:
         at: When its client sent it, in seconds.
         prompt_tokens: As the server counts them, the chat template's included.
+        known: Share of the prompt that was said before in the conversation, by the client's count; 0 where it has none.
     """
 
     at: float
@@ -68,6 +69,7 @@ class Asked:
     conversation: int
     prompt_tokens: int
     latency: Latency
+    known: float = 0.0
 
     @property
     def answered_at(self) -> float:
@@ -77,11 +79,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What the server showed at one time: the held share of its KV cache, and its requests."""
+    """What the server showed at one time: the held share of its KV cache, its requests, and preemptions so far."""
 
     at: float
     kv_usage: float
     open_requests: float
+    preemptions: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,16 @@ class Sweep:
     def open_requests(self) -> float | None:
         """Median of what ran and waited on the server; None where nobody looked."""
         return median(second.open_requests for second in self.seconds) if self.seconds else None
+
+    @property
+    def known(self) -> float:
+        """Share of all prompt tokens that were said before, by the clients' count."""
+        return sum(r.known * r.prompt_tokens for r in self.requests) / sum(r.prompt_tokens for r in self.requests)
+
+    @property
+    def preemptions(self) -> int:
+        """Of the server, by its counter."""
+        return int(max((second.preemptions for second in self.seconds), default=0))
 
     @property
     def time_between_tokens(self) -> float:
@@ -232,13 +245,19 @@ def _asked(row: Row) -> Asked:
         conversation=int(_not_negative(row, "conversation_id")),
         prompt_tokens=int(_not_negative(row, "input_num_tokens")) + extra,
         latency=Latency(ttft, e2e, row.tokens("output_num_tokens")),
+        known=_optional(row, "approx_cached_percent") / 100,
     )
 
 
 def _second(row: Row) -> Second:
     running, waiting = _not_negative(row, "num_requests_running"), _not_negative(row, "num_requests_waiting")
     usage = _not_negative(row, "kv_cache_usage_pct") / 100
-    return Second(_not_negative(row, "relative_time_sec"), usage, running + waiting)
+    preemptions = _optional(row, "num_preemptions_total")
+    return Second(_not_negative(row, "relative_time_sec"), usage, running + waiting, preemptions)
+
+
+def _optional(row: Row, field: str) -> float:
+    return _not_negative(row, field) if row.fields.get(field) else 0.0
 
 
 def _not_negative(row: Row, field: str) -> float:
