@@ -9,6 +9,7 @@ from trimtab.sim.statistics import Estimate
 DASH = "\u2013"
 _MOST_DECIMALS = 6
 _ROUNDING_ERROR = 1e-9
+_LEAST_P = 1e-4
 _POINTS = "points"
 
 
@@ -89,6 +90,13 @@ def margin_text(finding: Finding) -> str:
         return ""
     factor, unit = difference_scale(metric)
     return f", allowed to be {short(factor * margin)}{unit and ' ' + unit} worse"
+
+
+def p_text(p: float) -> str:
+    """Write a p value; a dash where the test could not be made."""
+    if p != p:  # noqa: PLR0124 - NaN
+        return DASH
+    return "< 0.0001" if p < _LEAST_P else f"{p:.2g}"
 
 
 def heading(metric: Metric) -> str:

@@ -13,7 +13,16 @@ from trimtab.sim.experiment import Claim
 from trimtab.sim.findings import Finding, Line, Table, Verdict
 from trimtab.sim.lab import Order, PartResult, Result
 from trimtab.sim.report.drawing import Picture
-from trimtab.sim.report.numerals import difference_text, expected_text, heading, margin_text, short, sign, value_text
+from trimtab.sim.report.numerals import (
+    difference_text,
+    expected_text,
+    heading,
+    margin_text,
+    p_text,
+    short,
+    sign,
+    value_text,
+)
 from trimtab.sim.report.sources import Source
 
 VERDICT_MARKS = {Verdict.HOLDS: "✓", Verdict.NOT_SHOWN: "·", Verdict.REFUTED: "✗"}
@@ -51,7 +60,7 @@ def render(result: Result, pictures: Mapping[str, Sequence[Picture]], sources: S
     environment = templates()
     environment.filters.update(
         paragraphs=paragraphs, inline=inline, value=value_text, heading=heading, expected=expected_text, sign=sign,
-        allowed=margin_text, number=_cell, percentage=_p, words=words,
+        allowed=margin_text, number=_cell, percentage=p_text, words=words,
     )  # fmt: skip
     environment.globals["difference"] = difference_text
     tables = [part.table for part in result.parts if part.table]
@@ -119,7 +128,3 @@ def words(line: Line) -> str:
 
 def _cell(value: Any) -> str:
     return short(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"  # noqa: PLR2004

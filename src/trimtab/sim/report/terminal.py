@@ -7,7 +7,7 @@ from rich.text import Text
 
 from trimtab.sim.experiment import Metric, Part
 from trimtab.sim.findings import Finding, Line, Table, Verdict
-from trimtab.sim.report.numerals import difference_text, expected_text, heading, margin_text, sign, value_text
+from trimtab.sim.report.numerals import difference_text, expected_text, heading, margin_text, p_text, sign, value_text
 
 _MOST_SETTING, _MOST_POLICY = 22, 20
 _GAP = 2
@@ -100,5 +100,5 @@ def _claim(table: Table, place: int) -> Text:
 def test_text(finding: Finding) -> str:
     """Return what was found under one setting, in a line."""
     gain = difference_text(finding.gain, finding.metric)
-    p = "p after Holm < 0.0001" if finding.p < 1e-4 else f"p after Holm {finding.p:.3g}"  # noqa: PLR2004
-    return f"{finding.setting.name}: better by {gain}{margin_text(finding)}, {p}: {finding.verdict}"
+    p = p_text(finding.p)
+    return f"{finding.setting.name}: better by {gain}{margin_text(finding)}, p after Holm {p}: {finding.verdict}"
