@@ -19,7 +19,7 @@ from trimtab.decide.queueing.ssjf import ServiceTime
 from trimtab.sim.engine import Simulation
 from trimtab.sim.foreseen import held_out
 from trimtab.sim.ledger import Ledger
-from trimtab.sim.profile import load_profile
+from trimtab.sim.profile import Profile, load_profile
 from trimtab.sim.serving import EngineConfig
 from trimtab.sim.slots import Floats, gamma_arrivals
 from trimtab.sim.streams import stream
@@ -83,6 +83,12 @@ def recorded() -> Recorded:
     )
 
 
+@lru_cache(maxsize=8)
+def _profile(name: str) -> Profile:
+    """Read a profile once, so that all requests of a run meet the same engine."""
+    return load_profile(name)
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A kind of engine to put a queue in front of.
@@ -99,7 +105,7 @@ class Engine:
 
     def kind(self) -> ServerKind:
         """Return what the lab builds of it."""
-        profile = load_profile(self.profile)
+        profile = _profile(self.profile)
         config = replace(EngineConfig.of(profile), max_num_seqs=self.sequences)
         front = profile.front_end
         return ServerKind(
@@ -112,7 +118,7 @@ class Engine:
 
     def longest(self) -> int:
         """Return the most tokens that one of its sequences can have."""
-        profile = load_profile(self.profile)
+        profile = _profile(self.profile)
         return min(profile.max_model_len, (profile.kv_blocks - 1) * profile.block_size)
 
     def demand(self, seed: int, count: int, rate: float) -> Demand:

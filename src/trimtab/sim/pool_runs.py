@@ -20,7 +20,7 @@ from trimtab.sim.statistics import WarmUp, warm_up
 
 AGED_1 = "SSJF, aging 1"
 
-_PILOT_SEEDS = 5
+_PILOT_SEEDS = 10
 
 
 def run_engine(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
@@ -72,14 +72,14 @@ class _Case:
 def _run(seed: int, setting: Setting, factors: Mapping[str, float]) -> list[dict[str, Cell]]:
     case = _Case.of(setting)
     demand = case.draw(seed)
-    drop = _warm_up(case) if case.steady else WarmUp(0, 0.0, 1.0, steady=True)
+    warm = _warm_up(case) if case.steady else None
     policies: dict[str, tuple[Floats | None, float]] = {FCFS: (None, 0.0)}
     policies |= {policy: (demand.predicted, factor) for policy, factor in factors.items()}
     policies[ORACLE] = demand.answers, inf
     return [
         {
             "policy": policy,
-            **_figures(case.serve(demand, predicted, factor), drop),
+            **_figures(case.serve(demand, predicted, factor), warm),
             "tau": None if predicted is None else kendall_tau(predicted, demand.answers),
         }
         for policy, (predicted, factor) in policies.items()
@@ -92,14 +92,15 @@ def _warm_up(case: _Case) -> WarmUp:
     series: tuple[list[Floats], list[Floats]] = ([], [])
     for seed in range(PILOT, PILOT + _PILOT_SEEDS):
         demand = case.draw(seed)
-        series[0].append(case.serve(demand, None, 0.0).ttft())
-        series[1].append(case.serve(demand, demand.predicted, inf).ttft())
+        series[0].append(case.serve(demand, None, 0.0).latency())
+        series[1].append(case.serve(demand, demand.predicted, inf).latency())
     return longest_of([warm_up(np.array(values)) for values in series])
 
 
-def _figures(ledger: Ledger, warm: WarmUp) -> dict[str, Cell]:
-    latency, ttft = ledger.latency()[warm.drop :], ledger.ttft()[warm.drop :]
-    queued = (ledger.column("dispatched_at") - ledger.column("arrived_at"))[warm.drop :]
+def _figures(ledger: Ledger, warm: WarmUp | None) -> dict[str, Cell]:
+    drop = warm.drop if warm else 0
+    latency, ttft = ledger.latency()[drop:], ledger.ttft()[drop:]
+    queued = (ledger.column("dispatched_at") - ledger.column("arrived_at"))[drop:]
     return {
         "mean": float(latency.mean()),
         "p99": float(np.percentile(latency, 99)),
@@ -107,6 +108,6 @@ def _figures(ledger: Ledger, warm: WarmUp) -> dict[str, Cell]:
         "ttft_p99": float(np.percentile(ttft, 99)),
         "queued": float(np.mean(queued > 0) * 100),
         "rate": len(ledger) / float(ledger.column("ended_at").max()),
-        "warm_up_requests": warm.drop,
-        "steady": warm.steady,
+        "warm_up_requests": drop,
+        "steady": warm.steady if warm else None,
     }
