@@ -18,6 +18,8 @@ from trimtab.sim.serving import EngineConfig, Sequence, ServingEngine, Work
 
 KV_LIMIT = 0.9
 """Above this share of its KV cache a machine gets no more requests [qlm.md §3.6]."""
+TYPICAL_PROMPT = 256
+"""Tokens of the prompt by which the cost of a prompt's token is estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,10 @@ class ModelKind:
         """How fast a batch of so many requests decodes, each of which reads so many tokens of context."""
         context = round(slots * context_tokens)
         step = self.cost.seconds(prefill_tokens=0, decodes=slots, context_tokens=context, attention_pairs=0.0)
-        return Speed(slots / step, self.cost.per_prefill_token, step)
+        mixed = self.cost.seconds(
+            prefill_tokens=TYPICAL_PROMPT, decodes=slots, context_tokens=context, attention_pairs=TYPICAL_PROMPT**2 / 2
+        )
+        return Speed(slots / step, (mixed - step) / TYPICAL_PROMPT, step)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,9 @@ from trimtab.decide.queueing.plan import Plan, Problem
 def plan(problem: Problem, current: Plan) -> Plan:
     """Append the groups that cost something to be late in the order of deadlines, then the others."""
     del current
-    return appended(problem, sorted(range(len(problem.jobs)), key=lambda job: (is_late(problem, job), due(problem, job))))
+    return appended(
+        problem, sorted(range(len(problem.jobs)), key=lambda job: (is_late(problem, job), due(problem, job)))
+    )
 
 
 def is_late(problem: Problem, job: int) -> bool:

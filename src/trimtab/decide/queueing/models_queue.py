@@ -247,7 +247,7 @@ class ModelsQueue:
         seconds = tuple(self._seconds(lot, virtual.instance) for virtual in self._machines.values())
         slack = lot.deadline - at - self._margin(lot) - self.policy.reserve * level.ttft_seconds
         tardiness = weight * self.policy.tardiness
-        return Job(lot.key, lot.model, slack, tardiness, seconds, late_penalty=weight * self.policy.counting)
+        return Job(lot.key, lot.model, slack, tardiness, seconds, late_penalty=weight)
 
     def _seconds(self, lot: Lot, instance: Instance) -> float:
         """How long a machine is busy with those who wait."""
@@ -335,7 +335,7 @@ class ModelsQueue:
             return Orders(swaps=(Swap(virtual.instance.name, lot.model),))
         if virtual.giving_way or not self.policy.evicts:
             return Orders()
-        allowed_at = self._evictable_at(virtual, lot)
+        allowed_at = self._evictable_at(virtual)
         if at < allowed_at:
             virtual.look_at = allowed_at
             return Orders()
@@ -343,18 +343,15 @@ class ModelsQueue:
         virtual.giving_way.update(virtual.running)
         return Orders(evictions=tuple(Evict(key, virtual.instance.name) for key in virtual.running))
 
-    def _evictable_at(self, virtual: Virtual, lot: Lot) -> float:
-        """When a machine's requests may be evicted for a lot of another model; infinite where they are waited for.
+    def _evictable_at(self, virtual: Virtual) -> float:
+        """When a machine's requests may be evicted for another model; infinite where they are waited for.
 
-        Not before all have their first token, not again within the cooldown, and not while draining leaves the lot
-        enough time.
+        Not before all have their first token, and not again within the cooldown. Evicting then costs one more prefill
+        of each; draining would leave most slots empty until the longest answer has ended.
         """
         if any(member.evictions >= MOST_EVICTIONS for member in virtual.running.values()):
             return inf
         assert virtual.resident is not None, "what runs has a model"
         speed = virtual.instance.speeds[virtual.resident]
         begun = max(m.started_at + speed.first_token_seconds(m.input_tokens) for m in virtual.running.values())
-        return max(begun, virtual.stopped_at + EVICTION_COOLDOWN_SECONDS, self._drained_at(virtual, lot))
-
-    def _drained_at(self, virtual: Virtual, lot: Lot) -> float:
-        return -inf
+        return max(begun, virtual.stopped_at + EVICTION_COOLDOWN_SECONDS)

@@ -40,12 +40,13 @@ class Qlm:
             if not queues[longest]:
                 break
             job = queues[longest][-1]
+            others = [other for other in range(len(queues)) if other != longest and problem.runs(job, other)]
+            if not others or not problem.jobs[job].weight:
+                break
             best, machine = min(
-                (self._end(problem, other, [*queues[other], job], self.payback), other)
-                for other in range(len(queues))
-                if other != longest and problem.runs(job, other)
+                (self._end(problem, other, [*queues[other], job], self.payback), other) for other in others
             )
-            if best >= ends[longest] or not problem.jobs[job].weight:
+            if best >= ends[longest]:
                 break
             queues[machine].append(queues[longest].pop())
             for touched in (longest, machine):
