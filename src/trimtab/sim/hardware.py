@@ -101,7 +101,7 @@ class Accelerator:
         elementwise_per_second: Bytes moved by what is between the matrix products.
         per_layer: Launching what one layer consists of.
         per_mixed_layer: The least that a layer takes in an iteration with prompt tokens, whose kernels are launched
-            one by one. A guess: on one device the iterations of the recorded runs took longer anyway.
+            one by one. Not fitted: few iterations are short enough to show it.
         per_step: Scheduling, and handing over.
         per_sequence: Sampling and bookkeeping for each sequence that decodes.
         per_step_parallel: What `per_step` is more, where several devices work together.

@@ -131,7 +131,7 @@ class FrontEnd:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How far off predictions are: the relative error of a run's median that half of the runs stay below.
+    """How far off predictions are: the relative error of the median in the worst load stage.
 
     Measured on runs that the profile was not fitted on; 0.1 is 10 %. 0 means that nobody measured it.
     """

@@ -76,6 +76,7 @@ def test_decode_steps_of_models_whose_shape_is_known(tmp_path: Path) -> None:
         ("llama-3.1-8b", 2, 8.0, 450.0),
     ]
     assert found[0].seconds == pytest.approx(0.0075)
+    assert [s.batch for s in read_decode_steps(tmp_path, "h100", small=False)] == [256.0]
 
 
 def test_a_malformed_table_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 `trimtab lab calibrate --data DIR --fit --out OUT` writes the files, as they are in the package.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +17,14 @@ from trimtab.sim.calibration.fitting import (
     fingerprint,
     first_guess,
     fit_accelerator,
+    predicted_step,
     tune,
 )
 from trimtab.sim.calibration.recorded import Recorded, RecordedRun
 from trimtab.sim.calibration.replay import Engine, replay
 from trimtab.sim.calibration.source import METRICS, Latency
 from trimtab.sim.calibration.steps import step_profiles
-from trimtab.sim.calibration.tables import DecodeStep, read_decode_steps, read_kernels, read_messages
+from trimtab.sim.calibration.tables import LARGEST_BATCH, DecodeStep, read_decode_steps, read_kernels, read_messages
 from trimtab.sim.hardware import Accelerator, Fitted, architecture_of, cost_of, kv_blocks_of
 from trimtab.sim.profile import Errors, OutputLength, Profile, SleepCost
 from trimtab.workload.fault import TraceError
@@ -78,6 +79,7 @@ def refit(data: Path, runs: Sequence[RecordedRun]) -> Refit:
         profiles += tuned
         profiles += _derived(mine, made) if name == _SHIPS else ()
         notes += _halves(mine, steps, guess)
+        notes += _large_batches(data, made.accelerator)
     try:
         profiles += step_profiles(data, _CHAT_LENGTHS)
     except TraceError as error:
@@ -120,15 +122,17 @@ def _profiles(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
         mine = [s for s in samples if (s.model.name, s.run.setup.tensor_parallel) == (model, devices)]
         setup = mine[0].run.setup
         speeds = tune(mine, fitted.accelerator)
-        unseen = [_medians(s, engine_of(s.run, s.model, fitted.without[fingerprint(s.run)])) for s in mine]
-        errors = Errors(*(float(max(each)) for each in zip(*unseen, strict=True)))
+        unseen = [engine_of(s.run, s.model, fitted.without[fingerprint(s.run)]) for s in mine]
+        medians = _worst(_medians(s, e) for s, e in zip(mine, unseen, strict=True))
+        errors = _worst(_stage_errors(s, e) for s, e in zip(mine, unseen, strict=True))
         made = profile_of(speeds, Shipped(setup.model, devices, setup.max_model_len, setup.max_num_batched_tokens))
         yield replace(
             made,
             max_num_seqs=setup.max_num_seqs,
             extrapolated=False,
             source=f"{_SOURCE}{_OTHER}",
-            error=f"Of a run's median, predicted without that run: {_in_words(errors)}.",
+            error=f"Predicted without this run: its medians {_in_words(medians)}; of its worst load stage"
+            f" {_in_words(errors)}.",
             errors=errors,
         )
 
@@ -154,8 +158,7 @@ DERIVED: Final = (
 def _derived(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
     """Profiles of models that were not recorded, with the errors of the worst stage of a run that was left out."""
     engines = [engine_of(s.run, s.model, fitted.without[fingerprint(s.run)]) for s in samples]
-    apart = [_stage_errors(s, e) for s, e in zip(samples, engines, strict=True)]
-    errors = Errors(*(float(max(each)) for each in zip(*apart, strict=True)))
+    errors = _worst(_stage_errors(s, e) for s, e in zip(samples, engines, strict=True))
     for wanted in DERIVED:
         yield replace(
             profile_of(fitted.accelerator, wanted),
@@ -164,6 +167,10 @@ def _derived(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
             f" {_in_words(errors)}.",
             errors=errors,
         )
+
+
+def _worst(errors: Iterable[tuple[float, float, float]]) -> Errors:
+    return Errors(*map(max, zip(*errors, strict=True)))
 
 
 def _in_words(errors: Errors) -> str:
@@ -249,6 +256,20 @@ def _halves(samples: Sequence[Sample], steps: Sequence[DecodeStep], guess: Accel
         )
 
 
+def _large_batches(data: Path, accelerator: Accelerator) -> Iterator[str]:
+    """Say how well decode steps of batches are predicted that are larger than any that was fitted."""
+    try:
+        steps = read_decode_steps(data, accelerator.name, small=False)
+    except TraceError:  # said already
+        return
+    if steps:
+        errors = [abs(predicted_step(step, accelerator) / step.seconds - 1) for step in steps]
+        yield (
+            f"{len(steps)} decode steps of batches above {LARGEST_BATCH:.0f}, which were not fitted, are off by"
+            f" {np.median(errors):.1%} in the median and by {max(errors):.1%} at worst."
+        )
+
+
 # Files.
 
 
@@ -282,6 +303,16 @@ def _rounded(value: Any) -> Any:
 
 def render_profile(profile: Profile) -> str:
     """The YAML of a profile, numbers at six digits; what has its default is left out."""
-    raw = {name: value for name, value in asdict(profile).items() if value != {}}
-    raw["iteration"] = {name: value for name, value in raw["iteration"].items() if value}
-    return _HEADER + yaml.safe_dump(_rounded(raw), sort_keys=False, width=100)
+    return _HEADER + yaml.safe_dump(_rounded(_told(profile)), sort_keys=False, width=100)
+
+
+def _told(part: Any) -> Any:
+    """A dataclass as a mapping, without what has its default."""
+    if not is_dataclass(part):
+        return part
+    values = {f.name: getattr(part, f.name) for f in fields(part) if getattr(part, f.name) != _default(f)}
+    return {name: _told(value) for name, value in values.items()}
+
+
+def _default(of: "Field[Any]") -> Any:
+    return of.default_factory() if of.default_factory is not MISSING else of.default

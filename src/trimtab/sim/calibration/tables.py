@@ -24,7 +24,7 @@ _LARGE_MESSAGE: Final = 16 * 2**20
 _LARGE_PRODUCT: Final = 2048
 _MANY_TOKENS: Final = 1024
 _ONE_SEQUENCE: Final = 16  # tokens up to which a product takes as long as reading its weights
-_LARGEST_BATCH: Final = 32.5
+LARGEST_BATCH: Final = 32.5
 _PROMPT_TOKENS: Final = 250.0
 
 
@@ -88,10 +88,10 @@ def read_messages(data: Path, accelerator: str) -> dict[int, float]:
     return {devices: slope(*np.array(points).T) for devices, points in sorted(sizes.items())}
 
 
-def read_decode_steps(data: Path, accelerator: str) -> list[DecodeStep]:
-    """Read times between tokens of dense models in bfloat16 whose shape is known, in small batches.
+def read_decode_steps(data: Path, accelerator: str, *, small: bool = True) -> list[DecodeStep]:
+    """Read times between tokens of dense models in bfloat16 whose shape is known, in small batches or in large ones.
 
-    Large ones are left out: most of their iterations hold a prompt, whose length is not known.
+    Speeds are fitted to small ones: most iterations of large ones hold a prompt, whose length is not known.
 
     Raises:
         TraceError: The table is malformed.
@@ -100,7 +100,7 @@ def read_decode_steps(data: Path, accelerator: str) -> list[DecodeStep]:
     for table in _tables(data / _STEPS, "configurations.csv"):
         for row in table:
             step = _decode_step(row, accelerator)
-            if step is not None and step.batch <= _LARGEST_BATCH:
+            if step is not None and (step.batch <= LARGEST_BATCH) is small:
                 steps.append(step)
     return steps
 
