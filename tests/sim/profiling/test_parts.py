@@ -7,6 +7,7 @@ import pytest
 
 from tests.sim.profiling.known import FRONT, SLOW, known_engine
 from trimtab.sim.iteration import EngineConfig
+from trimtab.sim.profile import IterationCost
 from trimtab.sim.profiling.budget import estimate_budget
 from trimtab.sim.profiling.estimate import estimate, solve, speed_of
 from trimtab.sim.profiling.judge import judge
@@ -88,6 +89,20 @@ def test_the_budget_of_an_iteration(budget: int) -> None:
     assert found.high is not None
     assert found.high >= budget - 64
     assert found.tokens == pytest.approx(budget, rel=0.1)
+
+
+def test_no_budget_is_made_of_noise() -> None:
+    """Prompts that cost little, on an engine whose iterations vary, came in one part as far as can be seen."""
+    cheap = IterationCost(0.002, 1e-6, 5e-5, 1e-8, 1e-10)
+    target = known_engine(cost=cheap, budget=2048, noise=0.3)
+    interrupted = []
+    for _ in range(6):
+        asks = [Ask(64, 90)] * 3 + [Ask(32, 8), *(Ask(length, 2) for length in (32, 64, 128, 256, 512, 900))]
+        answers = target.play(asks, 4, 9e9)
+        interrupted.append((answers[:3], answers[4:]))
+    found = estimate_budget(interrupted)
+    assert found is not None
+    assert (found.tokens, found.high) == (1024, None)
 
 
 def test_no_budget_without_interruptions() -> None:
