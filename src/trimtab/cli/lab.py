@@ -78,7 +78,7 @@ def _parts_table(experiment: Experiment) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("part", no_wrap=True)
     table.add_column("title")
-    table.add_column("needs data")
+    table.add_column("needs data", overflow="fold")
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for part in experiment.parts():
@@ -116,6 +116,8 @@ def _minutes_of(experiment: Experiment) -> str:
 def _minutes(seconds: float | None) -> str:
     if seconds is None:
         return "?"
+    if seconds < 1:
+        return "< 1 s"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"  # noqa: PLR2004
 
 
