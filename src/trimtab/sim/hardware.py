@@ -7,6 +7,7 @@ elementwise work, messages between devices. An accelerator does each at a speed 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from math import ceil, sqrt
@@ -243,12 +244,17 @@ def architecture_of(model: str) -> Architecture | None:
     variants are not known, because they have other weights.
     """
     name = PurePosixPath(model).name.lower().removeprefix("meta-")
-    known = _read(_MODELS)
+    known = _shapes()
     fitting = [k for k in known if name == k or name.startswith(f"{k}-")]
     if not fitting or any(mark in name for mark in _QUANTIZED):
         return None
     best = max(fitting, key=len)
     return Architecture(name=best, **known[best])
+
+
+@cache
+def _shapes() -> dict[str, Any]:
+    return _read(_MODELS)
 
 
 def _read(source: Traversable) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.sim.calibration.sweeps import shape
 from trimtab.sim.calibration.fitting import GUESS
@@ -102,3 +104,51 @@ def test_what_ships_is_complete() -> None:
         assert set(speeds.all_reduce_latency) == set(speeds.all_reduce_per_byte) == {2, 4, 8}
     assert load_accelerator("abacus") is None
     assert load_accelerator("../profiles/tiny") is None
+
+
+SHAPES = st.sampled_from(["llama-2-7b", "codellama-34b", "llama-2-70b", "llama-3.1-8b", "qwen3-32b", "llama-3.2-3b"])
+LOADS = st.tuples(st.integers(1, 8192), st.integers(1, 256), st.integers(1, 10_000), st.integers(0, 10**7))
+
+
+@given(SHAPES, st.sampled_from([1, 2, 4, 8]), LOADS, LOADS)
+def test_more_work_takes_longer(name: str, devices: int, one: tuple[int, ...], other: tuple[int, ...]) -> None:
+    cost = cost_of(shape(name), GUESS, devices)
+
+    def seconds(load: tuple[int, ...]) -> float:
+        prompt, decodes, context, pairs = load
+        return cost.seconds(
+            prefill_tokens=prompt, decodes=decodes, context_tokens=context * decodes, attention_pairs=pairs
+        )
+
+    both = tuple(map(max, one, other))
+    assert seconds(both) >= max(seconds(one), seconds(other))
+    assert (
+        0
+        < seconds(both)
+        < seconds(one)
+        + seconds(other)
+        + cost.seconds(prefill_tokens=0, decodes=256, context_tokens=256 * 10_000, attention_pairs=0)
+    )
+
+
+@given(SHAPES, LOADS)
+def test_devices_help_and_never_more_than_their_number(name: str, load: tuple[int, ...]) -> None:
+    prompt, decodes, context, pairs = load
+    times = [
+        cost_of(shape(name), GUESS, devices).seconds(
+            prefill_tokens=prompt, decodes=decodes, context_tokens=context * decodes, attention_pairs=pairs
+        )
+        for devices in (1, 2, 4)
+    ]
+    for devices, time in zip((2, 4), times[1:], strict=True):
+        assert time > times[0] / devices
+
+
+@given(SHAPES, st.integers(1, 16_384), st.integers(1, 512), st.floats(0.3, 0.95))
+def test_the_cache_never_exceeds_the_memory(name: str, budget: int, sequences: int, utilization: float) -> None:
+    model = shape(name)
+    blocks = kv_blocks_of(
+        model, GUESS, max_num_batched_tokens=budget, max_num_seqs=sequences, gpu_memory_utilization=utilization
+    )
+    used = blocks * 16 * model.kv_bytes_per_token + model.bytes_of_weights
+    assert used <= utilization * GUESS.memory_gib * 2**30 + 16 * model.kv_bytes_per_token

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.sim.calibration.sweeps import SETUP, TRUTH, engine, measured, request, sweep
 from trimtab.sim.calibration.fitting import seconds_of
@@ -101,3 +103,33 @@ def test_a_shared_prefix_is_computed_once() -> None:
     assert warm[0].ttft < 0.8 * cold[0].ttft
     off = replay(replace(run, setup=shared), stages_of(run), engine(TRUTH, replace(shared, prefix_caching=False)))
     assert off[0].ttft == pytest.approx(cold[0].ttft)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([16, 64, 512]), st.integers(40, 4000), st.booleans())
+def test_any_sweep_ends_with_every_answer(seed: int, sequences: int, blocks: int, shared: bool) -> None:
+    run = sweep(per_stage=5, rates=(2.0, 9.0), seed=seed)
+    capacity = (blocks - 1) * 16
+    fitting = [replace(r, prompt_tokens=min(r.prompt_tokens, capacity - r.output_tokens)) for r in run.requests]
+    run = replace(run, setup=replace(SETUP, prefix_tokens=64 if shared else 0), requests=tuple(fitting))
+    run = replace(run, first=replace(run.first, prompt_tokens=40, output_tokens=8))
+    config = EngineConfig(kv_blocks=blocks, max_num_seqs=sequences, max_num_batched_tokens=512)
+    made_by = Engine(config, engine().cost, engine().front_end)
+    latencies = replay(run, stages_of(run), made_by)
+    assert [latency.output_tokens for latency in latencies] == [r.output_tokens for r in run.requests]
+    watched = watch(run, stages_of(run), made_by)
+    assert watched.latencies == latencies
+    assert (watched.admitted <= watched.first).all()
+    assert (watched.first <= watched.last).all()
+    assert watched.shapes[:, 2].max() <= sequences
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.floats(0.1, 5)), min_size=1, max_size=30))
+def test_links_wait_for_others_that_had_ended_each_for_its_own(times: list[tuple[float, float]]) -> None:
+    requests = sorted((request(at, e2e=e2e) for at, e2e in times), key=lambda r: r.arrived_at)
+    found = links(requests, Stage("concurrent", 0, len(requests), waits=True))
+    assert len({link.number for link in found.values()}) == len(found)
+    for number, link in found.items():
+        assert 0 <= link.seconds <= 0.25
+        assert requests[link.number].finished_at + link.seconds == pytest.approx(requests[number].arrived_at)
+        assert link.number != number

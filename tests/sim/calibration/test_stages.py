@@ -72,6 +72,12 @@ def test_constant_rates_without_a_sweep() -> None:
     assert names(with_arrivals(arrivals, "constant", e2e=0.05)) == [("constant 1/s", 10), ("constant 4/s", 12)]
 
 
+def test_long_runs_on_an_idle_engine_are_cut_too() -> None:
+    slow, fast = np.arange(1500) * 2.0, np.arange(1500) * 1.5
+    arrivals = [*slow, *(slow[-1] + 10 + fast)]
+    assert names(with_arrivals(arrivals, "constant", e2e=0.1)) == [("constant 0.5/s", 1500), ("constant 0.667/s", 1500)]
+
+
 def test_a_sweep_that_stops_early() -> None:
     assert names(with_arrivals([0.0, 0.6, 1.2])) == [("synchronous", 3)]
     assert names(with_arrivals([0.0, 0.6, 0.7, 0.8])) == [("synchronous", 1), ("throughput", 3)]

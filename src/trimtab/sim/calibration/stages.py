@@ -28,6 +28,9 @@ _WAITING: Final = frozenset({SYNCHRONOUS, THROUGHPUT, CONCURRENT})
 _STRAYED: Final = 0.2  # part of the requests that may be in one record only
 _NEW_BEAT: Final = 0.3  # what another stage costs, in beats of misfit
 _MISSING_BEAT: Final = 0.02
+_MANY_CUTS: Final = 400
+_NEARBY: Final = 10
+_PAUSE: Final = 1.3  # of the usual gap
 _ODD_GAP: Final = 0.25  # a gap that is on no beat at all
 
 
@@ -100,9 +103,9 @@ def _idle_before(requests: Sequence[Recorded]) -> list[bool]:
 
 def _beats(arrivals: Sequence[float], idle: Sequence[bool], start: int) -> list[Stage]:
     """Cut what begins at `start` into stages of one rate each."""
-    cuts = [start, *(i for i in range(start + 1, len(arrivals)) if idle[i]), len(arrivals)]
     if start == len(arrivals):
         return []
+    cuts = [start, *_cuts(arrivals, idle, start), len(arrivals)]
     least = [0.0, *[float("inf")] * (len(cuts) - 1)]
     previous = [0] * len(cuts)
     for end in range(1, len(cuts)):
@@ -114,6 +117,16 @@ def _beats(arrivals: Sequence[float], idle: Sequence[bool], start: int) -> list[
     while bounds[-1]:
         bounds.append(previous[bounds[-1]])
     return [_beat(arrivals, cuts[a], cuts[b]) for b, a in reversed(list(pairwise(bounds)))]
+
+
+def _cuts(arrivals: Sequence[float], idle: Sequence[bool], start: int) -> list[int]:
+    """Where a stage may begin: at idle moments; of very many only those after a pause, as there is between stages."""
+    cuts = [i for i in range(start + 1, len(arrivals)) if idle[i]]
+    if len(cuts) <= _MANY_CUTS:
+        return cuts
+    gaps = np.diff(arrivals)  # gaps[i - 1] is the one before request i
+    usual = [float(np.median(gaps[max(i - 1 - _NEARBY, 0) : i + _NEARBY])) for i in cuts]
+    return [i for i, gap in zip(cuts, usual, strict=True) if gaps[i - 1] > _PAUSE * gap]
 
 
 def _misfit(gaps: np.typing.NDArray[np.float64]) -> float:
