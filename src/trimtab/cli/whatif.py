@@ -14,15 +14,14 @@ from trimtab.model.problem import Problem
 from trimtab.sim.report.files import to_json
 from trimtab.sim.whatif.answer import answer, answer_values
 from trimtab.sim.whatif.case import Case, case_of, read_pool
-from trimtab.sim.whatif.run import POLICIES
 from trimtab.sim.whatif.study import Question, study
 from trimtab.sim.whatif.view import PAGE, answer_view, write_answer
 from trimtab.workload.catalog import DATA_VARIABLE
 
 
 @click.command(
-    epilog="Policies: FCFS (by arrival), SSJF (by predicted length, with aging), EDF (by deadline). Exit code 0 "
-    "whatever the answer is."
+    epilog="Policies: FCFS (by arrival), SSJF (by predicted length, with aging), EDF (by deadline), QLM (planned groups; "
+    "slow to simulate). Exit code 0 whatever the answer is."
 )
 @click.option("-f", "--filename", "manifest", type=click.Path(path_type=Path), required=True,
               help="Manifest with the ServingPool.")  # fmt: skip
@@ -132,9 +131,8 @@ def _policies(compare: str | None, case: Case) -> tuple[str, ...]:
     """Return what is compared: the pool's own order first, unless others are named."""
     if compare is not None:
         return tuple(dict.fromkeys(name.strip().upper() for name in compare.split(",") if name.strip()))
-    own = case.policy if case.policy in POLICIES else "FCFS"
     several = ("EDF",) if len(case.levels) > 1 else ()
-    return tuple(dict.fromkeys((own, "FCFS", "SSJF", *several)))
+    return tuple(dict.fromkeys((case.policy, "FCFS", "SSJF", *several)))
 
 
 def _command() -> str:

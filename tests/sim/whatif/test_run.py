@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from tests.sim.whatif.pools import case
+from tests.sim.whatif.pools import SLOW, case
 from trimtab.decide.queueing.deadline import DeadlineOrder
 from trimtab.decide.queueing.request import Request
 from trimtab.model.problem import Problem
 from trimtab.sim.ledger import Fate
 from trimtab.sim.whatif.draw import Arrival, Speed
-from trimtab.sim.whatif.run import judge, orders, simulate
+from trimtab.sim.whatif.run import check_policies, judge, serve
 from trimtab.workload.request import TraceRequest
 
 CASE = case(shares={"fast": 1, "slow": 1})
@@ -23,7 +23,7 @@ def arrivals(count: int, gap: float, levels: tuple[str, ...] = ("fast",), tokens
 
 
 def judged(requests: list[Arrival], replicas: int = 1, policy: str = "FCFS", pool: object = CASE) -> dict[str, object]:
-    ledger = simulate(pool, orders(pool, [policy])[policy], replicas, requests, Speed())  # type: ignore[arg-type]
+    ledger = serve(pool, policy, replicas, requests, Speed())  # type: ignore[arg-type]
     return dict(judge(pool, requests, ledger, requests[-1].request.at_seconds + 1))  # type: ignore[arg-type]
 
 
@@ -52,7 +52,7 @@ def test_more_replicas_never_hurt_much_and_help_an_overload() -> None:
 
 def test_requests_of_the_warm_up_are_not_judged() -> None:
     requests = [*arrivals(10, 0.001), *(Arrival(TraceRequest(10.0 + n, 50, 20), "fast", None) for n in range(10))]
-    ledger = simulate(CASE, orders(CASE, ["FCFS"])["FCFS"], 1, requests, Speed())
+    ledger = serve(CASE, "FCFS", 1, requests, Speed())
     assert judge(CASE, requests, ledger, 20.0)["goodput"] == pytest.approx(10 / 16)
 
 
@@ -66,9 +66,8 @@ def test_what_the_engine_cannot_hold_is_missed() -> None:
 def test_a_slower_engine_meets_less() -> None:
     requests = arrivals(600, 0.03)
     seconds = requests[-1].request.at_seconds
-    order = orders(CASE, ["FCFS"])["FCFS"]
-    quick = simulate(CASE, order, 1, requests, Speed(0.5))
-    slow = simulate(CASE, order, 1, requests, Speed(3.0))
+    quick = serve(CASE, "FCFS", 1, requests, Speed(0.5))
+    slow = serve(CASE, "FCFS", 1, requests, Speed(3.0))
     assert np.nanmean(slow.latency()) > 2 * np.nanmean(quick.latency())
     assert judge(CASE, requests, quick, seconds)["attainment"] >= judge(CASE, requests, slow, seconds)["attainment"]  # type: ignore[operator]
 
@@ -86,13 +85,22 @@ def test_edf_serves_those_in_a_hurry_first() -> None:
     assert by_deadline["attainment fast"] > by_arrival["attainment fast"]  # type: ignore[operator]
 
 
-def test_every_request_ends_once() -> None:
-    requests = arrivals(500, 0.005, ("fast", "slow"))
-    ledger = simulate(CASE, orders(CASE, ["SSJF"])["SSJF"], 1, requests, Speed())
-    assert len(ledger) == 500
+def test_planned_groups_serve_those_in_a_hurry_first_and_refuse_nobody() -> None:
+    pool = case(shares={"fast": 1, "slow": 1}, **SLOW)
+    mixed = arrivals(150, 0.06, ("slow", "fast"))
+    by_arrival, by_group = judged(mixed, pool=pool), judged(mixed, policy="QLM", pool=pool)
+    assert by_group["attainment fast"] > by_arrival["attainment fast"]  # type: ignore[operator]
+    assert by_group["refused"] == 0
+
+
+@pytest.mark.parametrize("policy", ["SSJF", "QLM"])
+def test_every_request_ends_once(policy: str) -> None:
+    requests = arrivals(100, 0.005, ("fast", "slow"))
+    ledger = serve(CASE, policy, 1, requests, Speed())
+    assert len(ledger) == 100
     assert Fate.OPEN not in set(ledger.fate)
 
 
 def test_an_unknown_policy_is_named() -> None:
     with pytest.raises(Problem, match="no policy 'LIFO'"):
-        orders(CASE, ["FCFS", "LIFO"])
+        check_policies(["FCFS", "LIFO"])

@@ -46,7 +46,7 @@ def test_json_is_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--compare", "LIFO"), "no policy 'LIFO' to compare\nfix: name some of FCFS, SSJF, EDF"),
+        (("--compare", "LIFO"), "no policy 'LIFO' to compare\nfix: name some of FCFS, SSJF, EDF, QLM"),
         (("--share", "fast"), "'fast' is not LEVEL=SHARE"),
         (("--share", "fast=x"), "'fast=x' is not LEVEL=SHARE"),
         (("--share", "fast=0"), "all shares are 0"),

@@ -11,7 +11,7 @@ from trimtab.sim.findings import Table
 from trimtab.sim.report.numerals import plain, short
 from trimtab.sim.statistics import Estimate, paired_difference
 from trimtab.sim.whatif.draw import BLOCK_SECONDS, stated_errors
-from trimtab.sim.whatif.run import WARM_UP
+from trimtab.sim.whatif.run import GROUPED, WARM_UP
 from trimtab.sim.whatif.study import LIKELY, SURE, Question, Study, settings_of, values_by_seed
 
 _HOURS = 24.0
@@ -249,6 +249,7 @@ def _assumptions(study: Study) -> tuple[str, ...]:
             f"{case.config.max_num_seqs}, {case.config.max_num_batched_tokens} tokens an iteration."
         ),
         *_predictions(study),
+        *_groups(study),
     )
 
 
@@ -262,6 +263,17 @@ def _predictions(study: Study) -> tuple[str, ...]:
         (
             f"SSJF uses the shipped length predictor ({tau}); where it was trained on the trace's first part, that is "
             "flattering."
+        ),
+    )
+
+
+def _groups(study: Study) -> tuple[str, ...]:
+    if GROUPED not in study.question.policies:
+        return ()
+    return (
+        (
+            "QLM plans groups of requests and refuses nobody, so its overloads last longer than those of the other orders. "
+            "It knows deadlines of first tokens, not of whole answers where a level has both."
         ),
     )
 

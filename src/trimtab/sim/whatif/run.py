@@ -1,6 +1,6 @@
 """One simulated run of the pool: requests of a draw through the production queue, and what their clients would say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -18,30 +18,41 @@ from trimtab.sim.ledger import Fate, Ledger
 from trimtab.sim.statistics import attainment, goodput
 from trimtab.sim.whatif.case import Case, Level
 from trimtab.sim.whatif.draw import Arrival, Speed
+from trimtab.sim.whatif.grouped import simulate_groups
 from trimtab.sim.world import PoolWorld, ServerKind
 
-POLICIES = ("FCFS", "SSJF", "EDF")
-"""Orders of service that can be compared; `QLM` is not among them, because with one model it has nothing to swap."""
+GROUPED = "QLM"
+POLICIES = ("FCFS", "SSJF", "EDF", GROUPED)
+"""Orders of service that can be compared. QLM plans groups, which takes some ten times as long to simulate."""
 
 WARM_UP = 0.2
 """Part of the time at the beginning whose requests are not judged: the pool starts empty."""
 
 
-def orders(case: Case, names: Sequence[str]) -> dict[str, Order]:
-    """Return the orders of service by name.
+def check_policies(names: Sequence[str]) -> None:
+    """Refuse what cannot be compared.
 
     Raises:
-        Problem: One is unknown.
+        Problem: A policy is unknown, or none is named.
     """
-    known: Mapping[str, Order] = {
-        "FCFS": fcfs.order,
-        "SSJF": SsjfOrder(case.aging_factor, _service_time(case)),
-        "EDF": DeadlineOrder({level.name: level.deadline_seconds for level in case.levels}),
-    }
-    for name in names:
-        if name not in known:
-            raise Problem(f"there is no policy {name!r} to compare", fix=f"name some of {', '.join(known)}")
-    return {name: known[name] for name in names}
+    for name in names or ("",):
+        if name not in POLICIES:
+            raise Problem(f"there is no policy {name!r} to compare", fix=f"name some of {', '.join(POLICIES)}")
+
+
+def serve(case: Case, policy: str, replicas: int, requests: Sequence[Arrival], speed: Speed) -> Ledger:
+    """Serve requests to the last one under a policy, and return what became of each."""
+    if policy == GROUPED:
+        return simulate_groups(case, replicas, requests, speed)
+    return simulate(case, _order(case, policy), replicas, requests, speed)
+
+
+def _order(case: Case, policy: str) -> Order:
+    if policy == "SSJF":
+        return SsjfOrder(case.aging_factor, _service_time(case))
+    if policy == "EDF":
+        return DeadlineOrder({level.name: level.deadline_seconds for level in case.levels})
+    return fcfs.order
 
 
 def _service_time(case: Case) -> ServiceTime:

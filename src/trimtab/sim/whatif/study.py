@@ -13,7 +13,7 @@ from trimtab.sim.lab import Watch
 from trimtab.sim.sweep import Outcome, Task, sweep
 from trimtab.sim.whatif.case import Case
 from trimtab.sim.whatif.draw import draw_requests, draw_speed, recorded
-from trimtab.sim.whatif.run import judge, orders, simulate
+from trimtab.sim.whatif.run import check_policies, judge, serve
 
 SURE = 0.95
 """Part of the draws that must meet the objective where a number of replicas is called enough."""
@@ -68,8 +68,8 @@ class PoolRun:
         requests = draw_requests(source, case.levels, seed, load, self.seconds)
         speed = draw_speed(case.profile, seed)
         return [
-            {"policy": name, **judge(case, requests, simulate(case, order, replicas, requests, speed), self.seconds)}
-            for name, order in orders(case, question.policies).items()
+            {"policy": name, **judge(case, requests, serve(case, name, replicas, requests, speed), self.seconds)}
+            for name in question.policies
         ]
 
 
@@ -136,7 +136,7 @@ def study(question: Question, watch: Watch) -> Study:
     Raises:
         Problem: An unknown policy, a trace that cannot be read.
     """
-    orders(question.case, question.policies)
+    check_policies(question.policies)
     source = recorded(question.trace, question.data, predict="SSJF" in question.policies)
     trace = source.trace
     rate = question.load * len(trace.requests) / max(trace.duration_seconds, 1e-9)
