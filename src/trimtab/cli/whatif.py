@@ -20,8 +20,8 @@ from trimtab.workload.catalog import DATA_VARIABLE
 
 
 @click.command(
-    epilog="Policies: FCFS (by arrival), SSJF (by predicted length, with aging), EDF (by deadline), QLM (planned groups; "
-    "slow to simulate). Exit code 0 whatever the answer is."
+    epilog="Policies: FCFS (by arrival), SSJF (by predicted length, with aging), EDF (by deadline), QLM (planned "
+    "groups; slow to simulate). Exit code 0 whatever the answer is."
 )
 @click.option("-f", "--filename", "manifest", type=click.Path(path_type=Path), required=True,
               help="Manifest with the ServingPool.")  # fmt: skip
@@ -61,7 +61,7 @@ from trimtab.workload.catalog import DATA_VARIABLE
 @click.option(
     "--duration",
     type=click.FloatRange(10),
-    help="Seconds that requests arrive in each run. [default: about 2,500 requests]",
+    help="Seconds that requests arrive in each run. [default: about 1,500 requests]",
 )
 @click.option(
     "--data", type=click.Path(path_type=Path), envvar=DATA_VARIABLE, show_envvar=True, help="Folder of data sets."

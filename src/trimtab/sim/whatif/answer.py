@@ -272,7 +272,7 @@ def _groups(study: Study) -> tuple[str, ...]:
         return ()
     return (
         (
-            "QLM plans groups of requests and refuses nobody, so its overloads last longer than those of the other orders. "
+            "QLM plans groups of requests and refuses nobody, so its overloads last longer than others'. "
             "It knows deadlines of first tokens, not of whole answers where a level has both."
         ),
     )

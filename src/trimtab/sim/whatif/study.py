@@ -20,8 +20,8 @@ SURE = 0.95
 
 LIKELY = 0.5
 
-_SHORTEST, _LONGEST = 120.0, 900.0  # seconds that requests arrive
-_REQUESTS = 2500  # that a run is given about, within these bounds
+_SHORTEST, _LONGEST = 90.0, 900.0  # seconds that requests arrive
+_REQUESTS = 1500  # that a run is given about, within these bounds
 _MOST_SPARE = 60.0  # replicas are added up to so many times what the load would keep busy
 _CURVE = (0.4, 0.6, 0.75, 0.85, 0.93, 1.0, 1.08, 1.2, 1.4, 1.65)  # loads of the curve, relative to the knee
 _CURVE_SEEDS = 10
@@ -41,7 +41,7 @@ class Question:
         load: Times the recorded rate.
         policies: Orders of service; the first one is what others are compared with.
         seeds: Draws.
-        seconds: How long requests arrive in each run; None: as long as some 2,500 requests take.
+        seconds: How long requests arrive in each run; None: as long as some 1,500 requests take.
     """
 
     case: Case
