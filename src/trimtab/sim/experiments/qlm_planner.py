@@ -5,7 +5,7 @@ here work is counted: moves that were costed, nodes of a search tree that were v
 """
 
 from collections.abc import Iterator
-from math import prod
+from math import log10, prod
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from trimtab.decide.queueing.exact import MOST_JOBS, Program, try_all
 from trimtab.decide.queueing.plan import Job, Machine, Plan, Problem, check, cost
 from trimtab.decide.queueing.planner import complete, earliest_deadline_first, search
-from trimtab.sim.experiment import Claim, Metric, Part, Plot, Row, Setting
+from trimtab.sim.experiment import Cell, Claim, Metric, Part, Plot, Row, Setting
 from trimtab.sim.streams import stream
 
 EDF, GREEDY = "earliest deadline first", "greedy insertion"
@@ -92,12 +92,14 @@ def _row(problem: Problem, best: float, policy: str, plan: Plan, work: int, prov
         "swaps": reached.swaps,
         "longest": reached.longest,
         "work": work,
+        "magnitude": log10(work),
         "proved": None if proved is None else 100.0 * proved,
     }
 
 
 def _setting(groups: int, machines: int) -> Setting:
-    return Setting(f"{groups} groups, {machines} machines", {"groups": groups, "machines": machines})
+    values: dict[str, Cell] = {"groups": groups, "machines": machines, "size": f"{groups} on {machines}"}
+    return Setting(f"{groups} groups, {machines} machines", values)
 
 
 SMALL = tuple(_setting(groups, machines) for groups, machines in ((4, 2), (6, 2), (8, 2), (8, 4)))
@@ -124,11 +126,15 @@ PART = Part(
         Metric("swaps", "model swaps"),
         Metric("longest", "last machine ends", "s"),
         Metric("work", "moves, nodes or plans"),
+        Metric("magnitude", "the same, as a power of ten"),
         Metric("proved", "proved best", "%", better="higher"),
     ),
     baseline=EDF,
     seeds=20,
-    plots=(Plot("groups", "work", "groups that wait", "moves, nodes or plans", logarithmic=True),),
+    plots=(
+        Plot("size", "excess", "groups on machines", "above the best plan found"),
+        Plot("size", "magnitude", "groups on machines", "moves, nodes or plans (power of ten)"),
+    ),
     claims=(
         Claim("Local search plans better than earliest deadline first.", TWELVE, EDF, "penalty"),
         Claim("Local search plans better than greedy insertion alone.", TWELVE, GREEDY, "penalty"),

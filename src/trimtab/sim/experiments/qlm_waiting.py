@@ -16,7 +16,7 @@ from trimtab.sim.experiment import Metric, Part, Plot, Row, Setting
 from trimtab.sim.streams import stream
 
 SLOTS, STEP_SECONDS = 32, 0.03
-RATE, KNOWN, SAME = "by the rate", "slots, their rests known", "slots, one rest for all"
+RATE, KNOWN = "by the rate", "by slots, their rests known"
 
 _REQUESTS = 100  # whose waits one seed measures
 _P99 = 2.3263
@@ -63,8 +63,6 @@ def _rests(numbers: np.random.Generator, *, fresh: bool) -> Floats:
 
 def _estimates(position: int, rests: list[Floats]) -> Iterator[tuple[str, list[Wait]]]:
     yield RATE, [wait_in_queue(position, LENGTHS, STEP_SECONDS, SLOTS)] * len(rests)
-    found = (LENGTHS.mean + LENGTHS.deviation**2 / LENGTHS.mean) / 2  # what is left on average of a request that runs
-    yield SAME, [wait_in_queue(position, LENGTHS, STEP_SECONDS, SLOTS, [found] * SLOTS)] * len(rests)
     yield KNOWN, [wait_in_queue(position, LENGTHS, STEP_SECONDS, SLOTS, rest.tolist()) for rest in rests]
 
 
@@ -83,8 +81,8 @@ def _row(policy: str, estimates: list[Wait], waits: Floats) -> Row:
 
 
 def _setting(position: int, *, fresh: bool) -> Setting:
-    name = f"place {position}, {'requests just begun' if fresh else 'steady state'}"
-    return Setting(name, {"position": position, "fresh": fresh})
+    state = "requests just begun" if fresh else "steady state"
+    return Setting(f"place {position}, {state}", {"position": position, "fresh": fresh, "state": state})
 
 
 STEADY = tuple(_setting(position, fresh=False) for position in (4, 16, 64, 256, 1024))
@@ -103,9 +101,8 @@ PART = Part(
         "mean wait; covered is the share of waits below the 99 % bound. Look at how the typical error shrinks with the "
         "place. The specification's table has the estimate far too high for the first places; that holds where the "
         "running requests are as short as all others. In the steady state those found running are the longer ones, and "
-        "the estimate has no such bias. Counting slots with one and the same rest for all is worse than the rate: the "
-        "first slot then seems to be free only when the average one is. Rests that are known one by one help at the "
-        "first few places only; behind them, short requests that come and go free a slot before the average one would."
+        "the estimate has no such bias. Rests that are known one by one help at the first few places only; behind "
+        "them, short requests that come and go free a slot before the average one would."
     ),
     settings=STEADY + FRESH,
     run=run,
@@ -117,7 +114,7 @@ PART = Part(
         Metric("covered", "below the 99 % bound", "%", better="higher"),
     ),
     seeds=20,
-    plots=(Plot("position", "typical", "place in the queue", "typical error, %", logarithmic=True, panel="fresh"),),
+    plots=(Plot("position", "typical", "place in the queue", "typical error", logarithmic=True, panel="state"),),
     expected={
         (setting.name, RATE, metric): figure
         for setting, figures in zip(FRESH, _PUBLISHED, strict=True)
