@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from tests.sim.profiling.known import told
+from tests.sim.profiling.known import known_engine, measured, told
 from tests.support.openai_server import OpenAIServer, Script
 from trimtab.model.problem import Problem
-from trimtab.sim.profiling.session import look_at
+from trimtab.sim.profiling.load import Limits
+from trimtab.sim.profiling.session import Engine, Result, Session, look_at
 from trimtab.sim.profiling.survey import Gauges, gauges_of, read_max_model_len, read_version
 from trimtab.workload.wire import Client, parse_target
 
@@ -109,3 +110,33 @@ async def test_nobody_there() -> None:
     with pytest.raises(Problem, match="no server"):
         await look_at(client, told())
     assert await read_version(client) == ""
+
+
+def session_that_sent(prompt_tokens: int, **changes: object) -> Session:
+    client = Client(parse_target("http://127.0.0.1:9"))
+    engine = Engine("m", "", Limits(4096, None, 8, 60), Gauges(), 16, 100, ())
+    session = Session(client, engine, told(**changes), clock=lambda: 0.0, seed=0, progress=lambda *_: None)
+    session.target.prompt_tokens = prompt_tokens
+    return session
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return measured(known_engine(), seconds=20.0)
+
+
+@pytest.mark.parametrize(
+    ("processed", "notes"),
+    [(1000, ()), (1005, ()), (1050, ("others sent 50 prompt tokens meanwhile",)), (None, ())],
+)
+def test_a_little_traffic_of_others_is_noted(processed: int | None, notes: tuple[str, ...], result: Result) -> None:
+    after = Gauges(prompt_tokens=None if processed is None else 5000 + processed)
+    checked = session_that_sent(1000)._checked(result, Gauges(prompt_tokens=5000), after)
+    assert checked.notes == (*result.notes, *notes)
+
+
+def test_much_traffic_of_others_spoils_the_measurement(result: Result) -> None:
+    before, after = Gauges(prompt_tokens=0), Gauges(prompt_tokens=1200)
+    with pytest.raises(Problem, match="others sent 200 prompt tokens meanwhile, 20% of what"):
+        session_that_sent(1000)._checked(result, before, after)
+    assert session_that_sent(1000, busy=True)._checked(result, before, after).notes[-1].startswith("others sent 200")
