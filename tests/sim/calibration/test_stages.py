@@ -47,6 +47,13 @@ def test_rates_that_differ_by_a_few_percent_are_told_apart_though_arrivals_jitte
     assert [n for _, n in found] == [20, 20, 20, 20, 20]
 
 
+def test_fast_stages_of_much_the_same_rate_are_told_apart_by_the_pause_between() -> None:
+    rng = np.random.default_rng(8)
+    beats = [np.arange(25) / rate + rng.uniform(0, 0.02, 25) for rate in (9.0, 9.1, 9.2)]
+    arrivals = [float(t) for start, beat in zip((0, 6, 12), beats, strict=True) for t in start + beat]
+    assert [n for _, n in names(with_arrivals(arrivals, "constant", e2e=0.3))] == [25, 25, 25]
+
+
 def test_a_request_that_is_not_recorded_does_not_end_its_stage() -> None:
     run = sweep(per_stage=12, rates=(0.5, 0.6))
     missing = {30, 31, 40}  # of the two constant rates
@@ -100,6 +107,11 @@ def test_a_record_of_other_requests_is_not_believed() -> None:
     assert stages_of(other) == stages_of(run)
 
 
+def test_stages_of_the_same_rate_have_different_names() -> None:
+    run = with_arrivals([*np.arange(0, 8, 1.0), *np.arange(50, 58, 1.0), *np.arange(99, 107, 1.0)], "constant", e2e=0.1)
+    assert names(run) == [("constant 1/s", 8), ("constant 1/s (2)", 8), ("constant 1/s (3)", 8)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0.0, 5.0), min_size=1, max_size=40), st.sampled_from(["sweep", "constant", "poisson"]))
 def test_stages_are_all_requests_once(gaps: list[float], kind: str) -> None:
@@ -108,3 +120,4 @@ def test_stages_are_all_requests_once(gaps: list[float], kind: str) -> None:
     assert stages[0].start == 0
     assert stages[-1].stop == len(gaps)
     assert all(a.stop == b.start for a, b in pairwise(stages))
+    assert len({stage.name for stage in stages}) == len(stages)

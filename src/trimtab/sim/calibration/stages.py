@@ -11,7 +11,7 @@ it has ended. Where the client's own record is there, it says when its stages we
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -31,7 +31,7 @@ _MISSING_BEAT: Final = 0.02
 _MANY_CUTS: Final = 400
 _NEARBY: Final = 10
 _PAUSE: Final = 1.3  # of the usual gap
-_ODD_GAP: Final = 0.25  # a gap that is on no beat at all
+_OFF_BEAT: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,15 @@ class Stage:
 
 
 def stages_of(run: RecordedRun) -> list[Stage]:
-    """Return the stages of a run, in order; together they are all its requests."""
+    """Return the stages of a run, in order; together they are all its requests, and no two have the same name."""
+    named: list[Stage] = []
+    for stage in _stages_of(run):
+        same = sum(other.name.partition(" (")[0] == stage.name for other in named)
+        named.append(replace(stage, name=f"{stage.name} ({same + 1})") if same else stage)
+    return named
+
+
+def _stages_of(run: RecordedRun) -> list[Stage]:
     requests, kind = run.requests, run.setup.rate_type
     if run.client_stages and (said := _by_client(run)):
         return said
@@ -134,7 +142,7 @@ def _misfit(gaps: np.typing.NDArray[np.float64]) -> float:
     if not gaps.size or (beat := float(np.median(gaps))) <= 0:
         return 0.0
     beats = np.maximum(np.round(gaps / beat), 1)
-    return float(np.minimum(np.abs(gaps / beat - beats) + _MISSING_BEAT * (beats - 1), _ODD_GAP).sum())
+    return float((np.minimum(np.abs(gaps / beat - beats), _OFF_BEAT) + _MISSING_BEAT * (beats - 1)).sum())
 
 
 def _beat(arrivals: Sequence[float], start: int, stop: int) -> Stage:
