@@ -41,7 +41,10 @@ def calibrate(data: Path | None, fit: bool, out: Path | None, output_format: str
     trimtab lab calibrate --data DIR --out report   other runs of the same format, with a page and pictures
     trimtab lab calibrate --data DIR --fit --out F  make the shipped speeds and profiles again
     """
-    report = run_calibration(sources(), _folder(data), fit=fit)
+    folder = _folder(data)
+    if fit:
+        click.echo(f"Fitting to {folder}, and for each run to all others: a minute or more.", err=True)
+    report = run_calibration(sources(), folder, fit=fit)
     if out is not None:
         from trimtab.sim.calibration.page import write_report  # noqa: PLC0415 - drawing takes long to import
 

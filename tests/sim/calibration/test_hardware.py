@@ -37,6 +37,34 @@ def test_weights_and_cache_are_those_of_the_model_cards(name: str, billions: flo
 
 
 @pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("meta-llama/Llama-2-13b-chat-hf", 13.02),
+        ("meta-llama/Llama-3.1-405B", 405.9),
+        ("meta-llama/Llama-3.2-3B", 3.21),
+        ("mistralai/Mistral-7B-Instruct-v0.2", 7.24),
+        ("mistralai/Mistral-Nemo-Instruct-2407", 12.25),
+        ("mistralai/Mistral-Small-24B-Instruct-2501", 23.57),
+        ("mistralai/Mixtral-8x22B-v0.1", 140.6),
+        ("Qwen/Qwen2.5-1.5B", 1.54),
+        ("Qwen/Qwen2.5-3B-Instruct", 3.09),
+        ("Qwen/Qwen2.5-7B-Instruct", 7.62),
+        ("Qwen/Qwen2.5-14B", 14.77),
+        ("Qwen/Qwen2.5-32B", 32.76),
+        ("Qwen/Qwen2.5-72B", 72.71),
+        ("Qwen/Qwen3-8B", 8.19),
+        ("Qwen/Qwen3-14B", 14.77),
+        ("microsoft/phi-4", 14.66),
+        ("01-ai/Yi-34B-Chat", 34.39),
+        ("ibm-granite/granite-3.1-8b-instruct", 8.17),
+        ("internlm/internlm2-20b", 19.86),
+    ],
+)
+def test_shapes_have_as_many_weights_as_their_model_cards_say(name: str, billions: float) -> None:
+    assert shape(name).bytes_of_weights / 2e9 == pytest.approx(billions, rel=0.003)
+
+
+@pytest.mark.parametrize(
     "name", ["nobody/Unheard-Of-9B", "nvidia/Llama-3.1-8B-Instruct-FP8", "x/Llama-2-70b-AWQ", "Llama-2-7b2", ""]
 )
 def test_a_shape_that_is_not_known_is_none(name: str) -> None:
