@@ -101,7 +101,8 @@ def run(policy: Policy, site: Site, arrivals: Sequence[Arrival], until: float) -
     """Run arrivals under a policy up to a horizon, at which requests without a first token count as missed.
 
     Returns:
-        `policy`; `attained`, `worst` and one column per level: requests whose first token was in time, in %; `goodput`:
+        `policy`; `attained`, `worst` and one column per level: requests whose first token was in time, in %, None
+        for a level without requests; `goodput`:
         of those, how many had their whole answer, per second; `finished` in %; `swaps` per hour and machine; `busy` and
         `swapping`: machine time spent computing and changing models, in %; `evictions` per request; `p99`: of the time
         to first token of the first level, in seconds, the horizon for those without.
@@ -115,15 +116,13 @@ def run(policy: Policy, site: Site, arrivals: Sequence[Arrival], until: float) -
     level = np.array([arrival.level for arrival in arrivals])
     kept = waits <= np.array([site.levels[name].ttft_seconds for name in level])
     finished = ledger.column("fate") == Fate.FINISHED
-    classes = {
-        _column(name): 100.0 * float(kept[level == name].mean()) for name in site.levels if (level == name).any()
-    }
+    classes = {name: 100.0 * float(kept[level == name].mean()) for name in site.levels if (level == name).any()}
     total = until * len(site.machines)
     return {
         "policy": policy.name,
         "attained": 100.0 * float(kept.mean()),
         "worst": min(classes.values()),
-        **classes,
+        **{_column(name): classes.get(name) for name in site.levels},
         "goodput": float((kept & finished).sum()) / until,
         "finished": 100.0 * float(finished.mean()),
         "swaps": world.swaps / total * HOUR,

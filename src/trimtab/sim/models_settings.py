@@ -13,7 +13,7 @@ SEVERAL_MACHINES = 4
 BATCH_1_SECONDS = 60.0
 BATCH_2_SECONDS = 120.0
 
-LOADS = {0.5: 0.9, 3.0: 0.8, 15.0: 0.45, 60.0: 0.14}
+LOADS = {0.5: 0.743, 3.0: 0.665, 15.0: 0.372, 60.0: 0.060}
 """Arrivals over capacity where `EDF late last` averages 90 % on pilot seeds, by the seconds of a swap.
 
 Found by `python -m trimtab.sim.models_pilot`.

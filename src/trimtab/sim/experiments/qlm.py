@@ -202,9 +202,9 @@ class Qlm:
     about: str = (
         "Several models share machines that hold one at a time. A queue in front groups requests, plans an order of "
         "groups for each machine, and pulls, evicts, swaps and balances by that plan. QLM predicts waiting from the "
-        "rate at which a full engine drains, and looks for a plan under which few requests get their first token late. It "
-        "is compared with first come, first served on machines by model; with earliest deadline first as it is, with "
-        "late requests put last, and with swap batching; and with a scheduler for batches of fixed latency. All "
+        "rate at which a full engine drains, and looks for a plan under which few requests get their first token late. "
+        "It is compared with first come, first served on machines by model; with earliest deadline first as it is, "
+        "with late requests put last, and with swap batching; and with a scheduler for batches of fixed latency. All "
         "policies drive the production queue and its operations, see the same requests, and run on the same calibrated "
         "engine.\n\n"
         "What must not be concluded: that time between tokens is kept (only the first token is promised, and evicted "
