@@ -131,7 +131,7 @@ def _main_parts() -> list[Part]:
         f"out of one of the means. {_ALL_JOBS} Percentiles are of all jobs too.",
         steady,
         run_steady,
-        (_MEAN, _STEADY_MEAN, _MEDIAN, _P99, _LONGEST),
+        (_MEAN, _STEADY_MEAN, _P99, _LONGEST, _MEDIAN),
         baseline=FCFS,
         seeds=100,
         claims=(
@@ -381,7 +381,7 @@ def _starvation_parts() -> list[Part]:
                 _setting(1.0, 1, _BURST_JOBS, "1/s, 1 slot, 50 jobs"),
             ),
             run_guard,
-            (_MEAN, _MEDIAN, _P99, _LONGEST),
+            (_MEAN, _P99, _LONGEST, _MEDIAN),
             baseline=FCFS,
             seeds=100,
             seconds_per_run=0.03,
