@@ -275,13 +275,13 @@ def _with_errors(profile: Profile, judging: Sequence[Sweep], without: Mapping[st
             mine.append(abs(float(said / measured) - 1))
     if not found["ttft"]:
         return profile
-    errors = Errors(*(median(each) for each in found.values()))
-    worst = {metric: max(each) for metric, each in found.items()}
+    errors = Errors(*(max(each) for each in found.values()))
+    usual = {metric: median(each) for metric, each in found.items()}
     words = (
-        f"Of a run's median, predicted without the runs of as many clients, median over {len(found['ttft'])} runs (and"
-        f" the largest): time to first token {errors.ttft:.1%} ({worst['ttft']:.1%}), time between tokens"
-        f" {errors.time_between_tokens:.1%} ({worst['time_between_tokens']:.1%}), end to end {errors.e2e:.1%}"
-        f" ({worst['e2e']:.1%})."
+        f"Of a run's median, predicted without runs of as many clients; the median of {len(found['ttft'])} runs (and"
+        f" the worst of them): time to first token {usual['ttft']:.1%} ({errors.ttft:.1%}), time between tokens"
+        f" {usual['time_between_tokens']:.1%} ({errors.time_between_tokens:.1%}), end to end {usual['e2e']:.1%}"
+        f" ({errors.e2e:.1%})."
     )
     return replace(profile, errors=errors, error=words)
 
