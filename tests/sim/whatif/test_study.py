@@ -132,12 +132,14 @@ def test_requests_that_are_too_long_are_warned_of(found: Study) -> None:
 
 
 def test_the_terminal_fits_eighty_columns(answered: Answer) -> None:
+    wide = {name: module.Range(98.11, 60.25, 100.0) for name in ("fast", "slow")}
+    policies = tuple(replace(one, attainment=wide, knee=module.Range(124.9, 116.6, 131.0)) for one in answered.policies)
     console = Console(width=80, record=True, file=StringIO())
-    console.print(answer_view(answered))
-    text = console.export_text()
-    assert "…" not in text
-    for wanted in ("FCFS", "SSJF", "price", "fast [%]", "slow [%]", "knee [1/s]"):
-        assert wanted in text
+    console.print(answer_view(replace(answered, policies=policies)))
+    lines = console.export_text().splitlines()
+    assert not any("…" in line for line in lines)
+    for wanted in ("FCFS", "SSJF", "price a day", "fast [%]", "slow [%]", "knee [1/s]", "[60.2, 100.0]", "[117, 131]"):
+        assert any(wanted in line for line in lines), wanted
 
 
 class Tags(HTMLParser):

@@ -216,9 +216,8 @@ def _comparison(policies: Sequence[PolicyAnswer]) -> str:
             continue
         word = "more" if gain.mean > 0 else "fewer"
         low, high = sorted((abs(gain.low), abs(gain.high)))
-        said.append(
-            f"{other.policy} holds {short(abs(gain.mean), 2)} requests/s {word} [{short(low, 2)}, {short(high, 2)}]"
-        )
+        interval = f"95 % interval {short(low, 2)} to {short(high, 2)}"
+        said.append(f"{other.policy} holds {short(abs(gain.mean), 2)} requests/s {word} ({interval})")
     fewer = [other.policy for other in policies[1:] if other.sure and own.sure and other.sure < own.sure]
     saved = f"{' and '.join(fewer)} need fewer replicas" if fewer else "no other policy saves a replica at this load"
     return f"Policies: {'; '.join(said)}; {saved}."

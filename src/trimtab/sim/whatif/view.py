@@ -31,7 +31,7 @@ def answer_view(found: Answer) -> RenderableType:
     sentences = [
         Text(f"{sentence}\n", style="bold" if place == 0 else "") for place, sentence in enumerate(found.sentences)
     ]
-    note = Text("in brackets: least and largest draw; difference of knees: within draws, 95 % interval", style="dim")
+    note = Text("in brackets: least and largest draw", style="dim")
     return Group(*warnings, *sentences, _policies(found), note)
 
 
@@ -39,15 +39,14 @@ def _policies(found: Answer) -> RichTable:
     case = found.study.question.case
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     own = f"{case.replicas} replica{'s' if case.replicas > 1 else ''}"
-    table.add_column("policy")
+    table.add_column("policy", no_wrap=True)
     for title in (
         "replicas\n(95 %)",
         "GPU-hours,\nprice a day" if _priced(found) else "GPU-hours\na day",
         *(f"{level.name} [%]\n{own}" for level in case.levels),
         f"knee [1/s]\n{own}",
-        f"against\n{found.policies[0].policy}",
     ):
-        table.add_column(Text(title), justify="right", no_wrap=True)
+        table.add_column(Text(title), justify="right", overflow="fold")
     for policy in found.policies:
         table.add_row(policy.policy, *map(Text, _cells(found, policy)))
     return table
@@ -56,9 +55,7 @@ def _policies(found: Answer) -> RichTable:
 def _cells(found: Answer, policy: PolicyAnswer) -> list[str]:
     reached = [policy.attainment[level.name] for level in found.study.question.case.levels]
     price = f"\n{short(policy.price)}" if _priced(found) else ""
-    gain = "" if policy.knee_gain is None else gain_text(policy.knee_gain)
-    ranges = [*map(range_text, reached), range_text(policy.knee), gain]
-    narrow = [text.replace(" [", "\n[") for text in ranges]
+    narrow = [range_text(found).replace(" [", "\n[") for found in (*reached, policy.knee)]
     return [str(policy.sure or "none"), f"{short(policy.gpu_hours)}{price}", *narrow]
 
 
