@@ -106,6 +106,14 @@ def test_an_engine_that_slows_down_under_load_shows_in_the_error() -> None:
     assert tiring.fit.estimate.values == pytest.approx(fitted.fit.estimate.values)
     throughput = next(figure for figure in tiring.judged if figure.quantile is None)
     assert throughput.error > 0.2
+    assert any("at full load: do not plan with it" in note for note in tiring.notes)
+    assert not any("do not plan" in note for note in fitted.notes)
+
+
+def test_an_engine_that_is_now_fast_and_now_slow_is_doubted() -> None:
+    unsteady = measured(known_engine(noise=0.6))
+    assert any("the engine's machine has other work" in note for note in unsteady.notes)
+    assert not any("has other work" in note for note in measured(known_engine(noise=0.03)).notes)
 
 
 def test_a_tokenizer_is_told_from_a_prefill() -> None:

@@ -32,6 +32,9 @@ _LOOK_SECONDS: Final = 0.2
 _QUIET_REQUESTS: Final = 12
 _UNSTABLE: Final = 0.5  # spread of the middle half of equal idle requests, relative to their median
 _AT_ONCE: Final = 0.1  # of a request's time, from its first token to its last
+_UNSTEADY: Final = 0.1
+_DOUBTFUL: Final = 0.25
+_HIGH: Final = 0.9
 _FOREIGN_SHARE: Final = 0.1
 _FOREIGN_NOTED: Final = 0.01
 
@@ -254,7 +257,7 @@ async def conclude(target: Target, engine: Engine, told: Told, seed: int, progre
     judged = judge(saturated, clients, config, fitted.estimate.speed)
     return Result(
         engine, config, fitted, tuple(judged), clients, len(saturated), target.clock() - began,
-        (*engine.notes, *notes, *_about(saturated, seen)),
+        (*engine.notes, *notes, *_about(saturated, seen), *_doubts(fitted, judged)),
     )  # fmt: skip
 
 
@@ -305,6 +308,21 @@ def _mixture(
             break
     count = min(_MOST_REQUESTS, max(ENOUGH_REQUESTS, int(seconds * trial / model.now)))
     return limits.mixture(rng, count, scale)
+
+
+def _doubts(fitted: Fit, judged: Sequence[Judged]) -> list[str]:
+    """What makes the profile less than it seems."""
+    notes = []
+    kind, spread = max(fitted.estimate.residuals.items(), key=lambda item: item[1][0])
+    if spread[0] > _UNSTEADY:
+        notes.append(
+            f"the costs explain half of the equations ({kind}) no better than {spread[0]:.0%}: the engine's machine"
+            " has other work, or its costs have another form"
+        )
+    worst = max((figure for figure in judged if figure.quantile != _HIGH), key=lambda figure: abs(figure.error))
+    if abs(worst.error) > _DOUBTFUL:
+        notes.append(f"the fit is off by {worst.error:+.0%} in {worst.metric} at full load: do not plan with it")
+    return notes
 
 
 def _about(saturated: Sequence[Seen], seen: Measurements) -> list[str]:
