@@ -23,6 +23,7 @@ from trimtab.sim.iteration import EngineConfig
 from trimtab.sim.profile import FrontEnd, IterationCost
 
 _ROUNDS: Final = 3
+_MEMORY_ERROR: Final = 0.05
 _PREFILL_ERROR: Final = 0.05  # what is usual: a prompt may meet one iteration more or less
 _DECODE_ERROR: Final = 0.01
 _STEP_ERROR: Final = 0.03  # prompts are guessed, and each model has kernels of its own
@@ -90,9 +91,33 @@ def fingerprint(run: RecordedRun) -> str:
 
 
 def engine_of(run: RecordedRun, model: Architecture, accelerator: Accelerator) -> Engine:
-    """The engine of a run as the accelerator's speeds make it, with the run's own settings."""
+    """The engine of a run as the accelerator's speeds make it, with the run's own settings.
+
+    Raises:
+        Problem: No engine has these settings.
+    """
     setup = run.setup
-    blocks = kv_blocks_of(
+    config = EngineConfig(
+        kv_blocks=max(blocks_of(run, model, accelerator), 1),
+        block_size=setup.block_size,
+        max_num_seqs=setup.max_num_seqs,
+        max_num_batched_tokens=setup.max_num_batched_tokens,
+        prefix_caching=setup.prefix_caching,
+    )
+    return Engine(config, cost_of(model, accelerator, setup.tensor_parallel), accelerator.front_end)
+
+
+def blocks_of(run: RecordedRun, model: Architecture, accelerator: Accelerator) -> int:
+    """KV blocks of a run: as the memory should give, unless the run's log says that it gave clearly more or fewer."""
+    computed = computed_blocks(run, model, accelerator)
+    differs = run.logged_blocks and abs(computed / run.logged_blocks - 1) > _MEMORY_ERROR
+    return run.logged_blocks if differs else computed
+
+
+def computed_blocks(run: RecordedRun, model: Architecture, accelerator: Accelerator) -> int:
+    """KV blocks that the memory should give."""
+    setup = run.setup
+    return kv_blocks_of(
         model,
         accelerator,
         tensor_parallel=setup.tensor_parallel,
@@ -101,14 +126,6 @@ def engine_of(run: RecordedRun, model: Architecture, accelerator: Accelerator) -
         block_size=setup.block_size,
         gpu_memory_utilization=setup.gpu_memory_utilization,
     )
-    config = EngineConfig(
-        kv_blocks=max(blocks, 1),
-        block_size=setup.block_size,
-        max_num_seqs=setup.max_num_seqs,
-        max_num_batched_tokens=setup.max_num_batched_tokens,
-        prefix_caching=setup.prefix_caching,
-    )
-    return Engine(config, cost_of(model, accelerator, setup.tensor_parallel), accelerator.front_end)
 
 
 def first_guess(kernels: Kernels | None, messages: Mapping[int, float]) -> Accelerator:

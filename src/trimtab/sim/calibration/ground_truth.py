@@ -5,13 +5,14 @@ that those speeds were fitted to is predicted with speeds that were fitted witho
 fit makes of it is reported beside that and judges nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from trimtab.model.problem import Problem
-from trimtab.sim.calibration.fitting import engine_of, fingerprint
+from trimtab.sim.calibration.engine_log import implied_blocks, log_of
+from trimtab.sim.calibration.fitting import blocks_of, computed_blocks, engine_of, fingerprint
 from trimtab.sim.calibration.recorded import RecordedRun, find_runs, read_run
 from trimtab.sim.calibration.replay import Engine, replay
 from trimtab.sim.calibration.source import Cell, Compared, Findings, Run
@@ -40,7 +41,16 @@ class GroundTruth:
             found = [predicted for run in runs for predicted in predict(run, made.accelerators, made.profiles)]
             return Findings(tuple(found), (*problems, *made.problems), made.profiles, made.files, made.notes)
         found = [predicted for run in runs for predicted in predict(run, _shipped(runs), None)]
-        return Findings(tuple(found), tuple(problems))
+        return Findings(tuple(found), tuple(problems), notes=tuple(_caches(runs)))
+
+
+def _caches(runs: Sequence[RecordedRun]) -> Iterator[str]:
+    """Say what the runs' logs imply about their KV caches, and what the memory was taken to give."""
+    for run in runs:
+        model, fitted = architecture_of(run.setup.model), load_accelerator(run.setup.accelerator)
+        if run.logged_blocks and model and fitted:
+            computed, used = (of(run, model, fitted.accelerator) for of in (computed_blocks, blocks_of))
+            yield f"{run.id}: its log implies {run.logged_blocks} KV blocks, its memory {computed}; {used} were taken."
 
 
 def read_all(folder: Path) -> tuple[list[RecordedRun], list[str]]:
@@ -50,7 +60,10 @@ def read_all(folder: Path) -> tuple[list[RecordedRun], list[str]]:
     runs, problems = [], []
     for path in find_runs(folder):
         try:
-            runs.append(read_run(path))
+            run = read_run(path)
+            runs.append(run)
+            if (log := log_of(path, run.id)).exists():
+                runs[-1] = replace(run, logged_blocks=implied_blocks(run, log) or 0)
         except TraceError as error:
             problems.append(str(error))
     if not runs and not problems:

@@ -95,6 +95,7 @@ class RecordedRun:
         first: The very first request, which met a cold engine: it is replayed, and nothing is made of its times.
         requests: All others, by arrival.
         remarks: What is odd about it, in sentences.
+        logged_blocks: KV blocks that the engine's log implies; 0 where there is none, or it does not say.
     """
 
     id: str
@@ -103,6 +104,7 @@ class RecordedRun:
     requests: tuple[Recorded, ...]
     client_stages: tuple[ClientStage, ...] = ()
     remarks: tuple[str, ...] = ()
+    logged_blocks: int = 0
 
 
 def find_runs(folder: Path) -> list[Path]:
