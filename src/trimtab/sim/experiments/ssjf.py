@@ -279,7 +279,7 @@ def _predictor_parts() -> list[Part]:
             run_published_predictors,
             metrics,
             baseline=FCFS,
-            claims=(Claim("Five classes rank better than three", FIVE, THREE, "mean"),),
+            claims=(Claim("Five published classes rank better than three", FIVE, THREE, "mean"),),
             expected={
                 (one.name, FIVE, "mean"): -0.335,
                 (one.name, FIVE, "tau"): 0.555,
