@@ -172,6 +172,20 @@ def test_limits_reach_the_engine(run: Run) -> None:
     assert 'num_gpu_blocks="1024"' in scrape, "as many tokens as the profile's 2049 blocks of 16"
 
 
+def test_what_the_gpu_had_to_drop_comes_back_from_the_host(run: Run) -> None:
+    engine = run(
+        "--profile", "llama-3.3-70b-fp4-b200-tp1", "--kv-offloading-size", "1", "--num-gpu-blocks-override", "40",
+        "--max-model-len", "600", "--speed", "20",
+    )  # fmt: skip
+    for word in ("alpha", "beta", "alpha"):
+        body = {"model": "m", "prompt": " ".join([word] * 500), "max_tokens": 2}
+        assert engine.http.post("/v1/completions", json=body).status_code == 200
+    counters = (line.split() for line in engine.http.get("/metrics").text.splitlines() if "_total{" in line)
+    values = {name.partition("{")[0]: float(value) for name, value in counters}
+    assert values["vllm:external_prefix_cache_queries_total"] == values["vllm:prefix_cache_queries_total"] == 1500
+    assert 0 < values["vllm:external_prefix_cache_hits_total"] < 500
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
