@@ -123,6 +123,18 @@ def test_a_penalty_for_being_late_at_all_counts_violations() -> None:
         assert violations(problem, plan) == (0,)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fewest_violations_are_found_where_only_they_count(seed: int) -> None:
+    drawn = a_problem(seed, 4, 1 + seed % 2)
+    jobs = tuple(replace(job, weight=0.0, late_penalty=job.weight) for job in drawn.jobs)
+    problem = Problem(jobs, drawn.machines)
+    solution = solve(problem, gap=0.0)
+    assert solution is not None
+    best = cost(problem, brute_force(problem)).penalty
+    for plan in (solution.plan, try_all(problem), improve(problem, generator=np.random.default_rng(seed))):
+        assert cost(problem, plan).penalty == best
+
+
 def test_a_node_limit_ends_the_search_with_what_is_known() -> None:
     problem = a_problem(1, 6, 2)
     solution = solve(problem, node_limit=1)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.plans import a_problem
 from trimtab.decide.queueing.exact import try_all
-from trimtab.decide.queueing.moves import Neighborhood, Table
+from trimtab.decide.queueing.moves import Costs, Neighborhood, Table, least
 from trimtab.decide.queueing.plan import Cost, Job, Machine, Plan, Problem, cost
 from trimtab.decide.queueing.planner import complete, earliest_deadline_first, improve, worth_replacing
 
@@ -71,10 +71,32 @@ def test_where_no_single_move_helps_another_start_does() -> None:
 def test_a_machine_is_not_left_idle_where_work_costs_nothing_there() -> None:
     same = jobs("aaaa", 999.0, 999.0, 999.0, 999.0, seconds=(10.0, 10.0))
     problem = Problem(same, (machine("a"), Machine("n", "a", {"a": 5.0})))
-    neighborhood = Neighborhood(Table(problem), ((0, 1, 2, 3), ()))
+    assert cost(problem, polished(problem, ((0, 1, 2, 3), ()))) == Cost(0.0, 0, 20.0)
+
+
+def polished(problem: Problem, plan: Plan) -> Plan:
+    neighborhood = Neighborhood(Table(problem), plan)
     while neighborhood.improve(10_000):
         pass
-    assert cost(problem, neighborhood.plan()) == Cost(0.0, 0, 20.0)
+    return neighborhood.plan()
+
+
+def test_a_swap_is_saved_where_nothing_is_late() -> None:
+    problem = Problem(jobs("aba", 999.0, 999.0, 999.0), (machine(),))
+    assert cost(problem, polished(problem, ((0, 1, 2),))).swaps == 1
+
+
+def test_of_places_that_cost_the_same_the_one_that_ends_first_is_taken() -> None:
+    costs = Costs(np.array([[2.0, 1.0, 1.0 + 1e-9, 1.0]]), np.array([[1.0, 9.0, 5.0, 5.0]]))
+    place, (score, end) = least(costs)
+    assert (int(place[0]), float(score[0]), float(end[0])) == (2, 1.0 + 1e-9, 5.0)
+
+
+def test_the_planner_and_the_cost_agree_on_what_is_just_in_time() -> None:
+    thirds = tuple(Job(key, "a", 0.3, 0.0, (0.1,), late_penalty=5.0) for key in range(3))
+    problem = Problem(thirds, (machine(),))
+    assert cost(problem, ((0, 1, 2),)).penalty == 0.0
+    assert Table(problem).lanes([0], [[0, 1, 2]]).costs.score[0] == 0.0
 
 
 def test_an_idle_machine_is_swapped_only_where_time_has_a_price() -> None:
