@@ -9,7 +9,7 @@ from trimtab.decide.queueing.request import Request
 from trimtab.model.problem import Problem
 from trimtab.sim.ledger import Fate
 from trimtab.sim.whatif.draw import Arrival, Speed
-from trimtab.sim.whatif.run import check_policies, judge, serve
+from trimtab.sim.whatif.run import check_policies, fitting, judge, serve
 from trimtab.workload.request import TraceRequest
 
 CASE = case(shares={"fast": 1, "slow": 1})
@@ -56,11 +56,10 @@ def test_requests_of_the_warm_up_are_not_judged() -> None:
     assert judge(CASE, requests, ledger, 20.0)["goodput"] == pytest.approx(10 / 16)
 
 
-def test_what_the_engine_cannot_hold_is_missed() -> None:
+def test_what_the_engine_cannot_hold_is_left_out() -> None:
     pool = case(args=("--profile=tiny", "--max-model-len=300"))
-    row = judged(arrivals(10, 1.0, tokens=290), pool=pool)
-    assert row["attainment"] == 0
-    assert judged(arrivals(10, 1.0, tokens=200), pool=pool)["attainment"] == 100
+    short, long = arrivals(10, 1.0, tokens=250), arrivals(10, 1.0, tokens=251)
+    assert fitting(pool, [*short, *long]) == short
 
 
 def test_a_slower_engine_meets_less() -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tests.sim.lab.test_lab import Silent
 from tests.sim.whatif.pools import SLOW, case, write_trace
+from trimtab.model.problem import Problem
 from trimtab.sim.whatif import answer as module
 from trimtab.sim.whatif.answer import Answer, answer, answer_values, chances_of
 from trimtab.sim.whatif.study import Question, Study, _least, study, values_by_seed
@@ -95,6 +96,13 @@ def test_a_target_that_no_replica_can_meet_is_said_to_be_one(trace: Path) -> Non
         said = answer(study(question, Silent()), None)
     assert said.policies[0].sure is None
     assert said.sentences[0].startswith("No number of replicas")
+    assert "at no load that was tried" in said.sentences[2]
+
+
+def test_a_trace_that_the_engine_cannot_hold_is_refused(trace: Path) -> None:
+    pool = case(args=("--profile=tiny", "--max-model-len=60"))
+    with pytest.raises(Problem, match="are longer than the 60 tokens of the engine\nfix: ask with another trace"):
+        study(Question(pool, str(trace), None, 1.0, ("FCFS",), 2, 15.0), Silent())
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 60))
@@ -111,7 +119,7 @@ def test_the_search_finds_the_least_number_wherever_it_starts(start: int, most: 
 
 @pytest.mark.parametrize(
     ("spare", "knee"),
-    [([5, 5, -5], 15.0), ([-1, -5, -9], 5.0), ([5, 4, 3], 20.0), ([5, -5, 5], 7.5), ([5, nan, nan], 20.0)],
+    [([5, 5, -5], 15.0), ([-1, -5, -9], 0.0), ([5, 4, 3], 20.0), ([5, -5, 5], 7.5), ([5, nan, nan], 20.0)],
 )
 def test_the_knee_is_where_the_objective_is_missed_first(spare: list[float], knee: float) -> None:
     assert module._crossing([5, 10, 20], spare) == knee

@@ -134,9 +134,9 @@ def _knees(study: Study, policy: str) -> dict[int, float]:
 
 
 def _crossing(rates: Sequence[float], spare: Sequence[float]) -> float:
-    """Return where a line through the points first falls below 0; the ends where it does not, or at once."""
+    """Return where a line through the points first falls below 0: 0 if from the start, the last point if nowhere."""
     if spare[0] < 0:
-        return rates[0]
+        return 0.0
     for place in range(1, len(rates)):
         if spare[place] < 0:
             part = spare[place - 1] / (spare[place - 1] - spare[place])
@@ -165,7 +165,7 @@ def _replicas_sentence(study: Study, own: PolicyAnswer) -> str:
         return (
             f"No number of replicas that was tried meets the objective at {rate} requests/s under {own.policy} in "
             f"{SURE:.0%} of the draws: even a replica with little to do is too slow for some target. "
-            "See which one in the table of replicas, and relax it or choose a faster engine."
+            "Relax the target, or choose a faster engine."
         )
     met = round(chances_of(study.replicas, own.policy)[own.sure] * study.question.seeds)
     text = f"{_count(own.sure)} enough for {rate} requests/s under {own.policy}: the objective was met in {met} of "
@@ -198,6 +198,8 @@ def _own_sentence(study: Study, own: PolicyAnswer) -> str:
 def _knee_sentence(study: Study, own: PolicyAnswer) -> str:
     case = study.question.case
     replicas = f"{case.replicas} replica{'s' if case.replicas > 1 else ''}"
+    if not own.knee.high:
+        return f"With {replicas} the objective was met at no load that was tried, the lowest included."
     room = own.knee.mean / study.rate
     verdict = f"{short(room, 2)} times the load asked about" if room >= 1 else "below the load asked about"
     return (
@@ -283,8 +285,8 @@ def _warnings(study: Study) -> tuple[str, ...]:
     long = (
         (
             (
-                f"{cut:.1%} of the trace's requests are longer than the {case.longest} tokens of the engine; they "
-                "count as missed"
+                f"{cut:.1%} of the trace's requests are longer than the {case.longest} tokens of the engine; they are left "
+                "out"
             ),
         )
         if cut

@@ -40,6 +40,11 @@ def check_policies(names: Sequence[str]) -> None:
             raise Problem(f"there is no policy {name!r} to compare", fix=f"name some of {', '.join(POLICIES)}")
 
 
+def fitting(case: Case, requests: Sequence[Arrival]) -> list[Arrival]:
+    """Return the requests that the engine can hold; it answers the others with an error, as a mistake of the client."""
+    return [one for one in requests if one.request.input_tokens + one.request.output_tokens <= case.longest]
+
+
 def serve(case: Case, policy: str, replicas: int, requests: Sequence[Arrival], speed: Speed) -> Ledger:
     """Serve requests to the last one under a policy, and return what became of each."""
     if policy == GROUPED:
@@ -103,13 +108,12 @@ def judge(case: Case, requests: Sequence[Arrival], ledger: Ledger, seconds: floa
     """Say what became of the requests that arrived after the warm-up; those refused or not served count as missed."""
     judged = ledger.column("arrived_at") >= WARM_UP * seconds
     names = np.array([arrival.level for arrival in requests])
-    fits = ledger.column("prompt_tokens") + ledger.column("output_tokens") <= case.longest
     met = np.zeros(len(requests), dtype=bool)
     row: dict[str, Cell] = {}
     worst = inf
     for level in case.levels:
         own = judged & (names == level.name)
-        met |= own & fits & _met(level, ledger)
+        met |= own & _met(level, ledger)
         row[f"attainment {level.name}"] = attainment(met[own])
         worst = min(worst, attainment(met[own]) - level.objective)
     spare = worst if worst < inf else nan

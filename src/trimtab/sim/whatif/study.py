@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from trimtab.model.problem import Problem
 from trimtab.sim.experiment import Metric, Part, Row, Setting
 from trimtab.sim.findings import Table, tabulate
 from trimtab.sim.lab import Watch
 from trimtab.sim.sweep import Outcome, Task, sweep
 from trimtab.sim.whatif.case import Case
 from trimtab.sim.whatif.draw import draw_requests, draw_speed, recorded
-from trimtab.sim.whatif.run import check_policies, judge, serve
+from trimtab.sim.whatif.run import check_policies, fitting, judge, serve
 
 SURE = 0.95
 """Part of the draws that must meet the objective where a number of replicas is called enough."""
@@ -28,6 +29,7 @@ _CURVE_SEEDS = 10
 _PILOT = 1_000_000
 _PILOTS = 3
 _BISECTIONS = 6
+_MOST_TOO_LONG = 0.5  # of the requests: what is left would say nothing of the trace
 _FARTHEST = 64.0  # from the load that arithmetic expects to fill the pool
 
 
@@ -65,7 +67,7 @@ class PoolRun:
         question, case = self.question, self.question.case
         source = recorded(question.trace, data, predict="SSJF" in question.policies)
         load, replicas = float(setting.values["load"] or 1.0), int(setting.values["replicas"] or 1)
-        requests = draw_requests(source, case.levels, seed, load, self.seconds)
+        requests = fitting(case, draw_requests(source, case.levels, seed, load, self.seconds))
         speed = draw_speed(case.profile, seed)
         return [
             {"policy": name, **judge(case, requests, serve(case, name, replicas, requests, speed), self.seconds)}
@@ -83,7 +85,7 @@ class Study:
         loads: A table over loads, with the pool's own replicas.
         seconds: How long requests arrived in each run of the two tables.
         tau: How well the predictor ranks the trace's answers; NaN where no policy uses it.
-        too_long: Part of the trace's requests that the engine cannot hold.
+        too_long: Part of the trace's requests that the engine cannot hold; they are left out.
     """
 
     question: Question
@@ -139,6 +141,11 @@ def study(question: Question, watch: Watch) -> Study:
     check_policies(question.policies)
     source = recorded(question.trace, question.data, predict="SSJF" in question.policies)
     trace = source.trace
+    long = sum(r.input_tokens + r.output_tokens > question.case.longest for r in trace.requests) / len(trace.requests)
+    if long > _MOST_TOO_LONG:
+        limit = f"{question.case.longest} tokens of the engine"
+        what = f"{long:.0%} of the requests of {question.trace} are longer than the {limit}"
+        raise Problem(what, fix="ask with another trace, or with a profile measured at longer contexts")
     rate = question.load * len(trace.requests) / max(trace.duration_seconds, 1e-9)
     full = _full_rate(question.case, [(r.input_tokens, r.output_tokens) for r in trace.requests])
     seconds = question.seconds or _seconds(rate)
@@ -146,8 +153,7 @@ def study(question: Question, watch: Watch) -> Study:
     own = full * question.case.replicas / rate  # the load that fills the pool, relative to the one asked about
     own_seconds = question.seconds or _seconds(rate * own)
     loads = _loads(question, own_seconds, own, rate, watch)
-    long = sum(request.input_tokens + request.output_tokens > question.case.longest for request in trace.requests)
-    return Study(question, rate, replicas, loads, (seconds, own_seconds), source.tau, long / len(trace.requests))
+    return Study(question, rate, replicas, loads, (seconds, own_seconds), source.tau, long)
 
 
 def _seconds(rate: float) -> float:
@@ -221,7 +227,7 @@ def _loads(question: Question, seconds: float, fills: float, rate: float, watch:
 
 
 def _knee(question: Question, pilot: _Explorer, fills: float) -> float:
-    """Return the load, relative to what fills the pool by arithmetic, up to which pilot draws meet the objective."""
+    """Return the load up to which pilot draws meet the objective, relative to what fills the pool by arithmetic."""
 
     def spare(relative: float) -> float:
         load = fills * relative * question.load
@@ -233,6 +239,8 @@ def _knee(question: Question, pilot: _Explorer, fills: float) -> float:
         low, high = high, 1.5 * high
     while low == high or (spare(low) < 0 and low > 1 / _FARTHEST):
         high, low = low, low / 1.5
+    if spare(low) < 0:  # no load is low enough: show the loads that fill the pool
+        return 1.0
     for _ in range(_BISECTIONS - 2):
         middle = float(np.sqrt(low * high))
         low, high = (middle, high) if spare(middle) >= 0 else (low, middle)
