@@ -137,6 +137,19 @@ class TestFrontEnds:
         pool.simulation.run()
         assert (pool.ledger.dispatched_at[0], pool.ledger.admitted_at[0], pool.ledger.ttft()[0]) == (1.0, 3.5, 3.5)
 
+    def test_requests_wait_for_one_that_is_busy(self) -> None:
+        pool = world(replace(self.SLOW, front_end_busy_seconds=1.75))
+        pool.feed(at(1.0, 1.5, 9.0))
+        pool.simulation.run()
+        assert list(pool.ledger.admitted_at) == [3.5, 5.5, 11.5]
+
+    def test_each_server_has_its_own(self) -> None:
+        one = replace(self.SLOW, front_end_busy_seconds=2.0, capacity=1)
+        pool = world(one, one)
+        pool.feed(at(1.0, 1.0))
+        pool.simulation.run()
+        assert list(pool.ledger.admitted_at) == [3.5, 3.5]
+
     def test_a_client_can_leave_in_them(self) -> None:
         pool = world(replace(self.SLOW, capacity=1))
         pool.feed(at(1.0, 1.5))

@@ -32,6 +32,7 @@ class ServerKind:
         start_seconds: How long a new one takes until it serves.
         front_end_seconds: What its front end (HTTP, tokenizing, handing over) takes before the engine sees a request.
         front_end_seconds_per_token: What it takes more for each token of the prompt.
+        front_end_busy_seconds: For how long it does nothing else, so that the server's next request waits.
     """
 
     config: EngineConfig
@@ -40,6 +41,7 @@ class ServerKind:
     start_seconds: float = 0.0
     front_end_seconds: float = 0.0
     front_end_seconds_per_token: float = 0.0
+    front_end_busy_seconds: float = 0.0
 
     def front_end(self, prompt_tokens: int) -> float:
         """Return the seconds from the dispatch of a request to its arrival in the engine."""
@@ -83,6 +85,7 @@ class PoolWorld:
         self.ledger = Ledger()
         self.servers: dict[str, Server] = {}
         self._kinds: dict[str, ServerKind] = {}
+        self._front_ends: dict[str, float] = {}  # until when they are busy
         self._endpoints: dict[str, Endpoint] = {}
         self._indexes: dict[str, int] = {}
         self._listener = listener
@@ -192,10 +195,18 @@ class PoolWorld:
         work = work_of(self._requests.pop(number), server.engine.config.block_size)
         if work.prompt_tokens + work.output_tokens > server.engine.token_capacity:
             self._close(carried, Fate.TOO_LONG)
-        elif delay := self._kinds[server.name].front_end(work.prompt_tokens):
+        elif delay := self._front_end(server.name, work.prompt_tokens):
             self.simulation.after(delay, _PassesFrontEnd(self, number, work))
         else:
             self.hand_over(number, work)
+
+    def _front_end(self, server: str, prompt_tokens: int) -> float:
+        """Seconds until an engine sees a request that its front end gets now."""
+        kind, now = self._kinds[server], self.simulation.now
+        begins = max(now, self._front_ends.get(server, now))
+        if kind.front_end_busy_seconds:
+            self._front_ends[server] = begins + kind.front_end_busy_seconds
+        return begins - now + kind.front_end(prompt_tokens)
 
     def hand_over(self, number: int, work: Work) -> None:
         """Let an engine see a request that its server carries, unless its client has left."""
@@ -227,6 +238,7 @@ class PoolWorld:
         if name not in self._endpoints and not self.queue.fleet.in_flight(name):
             self.servers.pop(name, None)
             self._kinds.pop(name, None)
+            self._front_ends.pop(name, None)
 
     def _plan_look(self) -> None:
         """See to it that the queue is looked at when its oldest request has waited too long, and not without one."""
