@@ -117,6 +117,17 @@ def test_an_evicted_member_is_served_next() -> None:
     assert [member.key for member in queue.of(3).members()] == [2, 3]
 
 
+def test_a_group_does_not_grow_by_evictions_however_many_there_are() -> None:
+    queue = groups()
+    for key in (1, 2):
+        queue.place(Request(key), at=0.0)
+    for _ in range(1000):
+        queue.start(2)
+        queue.evict(2)
+    assert len(queue.of(2)._deadlines) < 100
+    assert queue.of(2).deadline == 20.0
+
+
 def test_an_empty_group_is_gone_and_nothing_can_join_it() -> None:
     queue = groups()
     home = queue.place(Request(1), at=0.0)

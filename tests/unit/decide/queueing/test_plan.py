@@ -48,6 +48,14 @@ def test_time_can_cost_something_before_a_deadline_too() -> None:
     assert cost(problem, ((1, 0),)).penalty == 2.0 * 10 + 0.5 * 20
 
 
+def test_penalties_that_differ_by_rounding_are_the_same_and_others_are_not() -> None:
+    def late_by(seconds: float) -> Cost:
+        return cost(Problem((job(1, "a", 10.0 - seconds),), (machine(),)), ((0,),))
+
+    assert late_by(3.0) == late_by(3.0 + 1e-8)
+    assert late_by(3.0) < late_by(3.00001)
+
+
 def test_a_busy_machine_begins_later() -> None:
     problem = Problem((job(1),), (machine(busy_for=3.0),))
     assert cost(problem, ((0,),)).longest == 13.0
