@@ -16,7 +16,7 @@ from trimtab.sim.models_settings import SEVERAL_REQUESTS, SWAPS, several_horizon
 
 TARGET = 90.0
 PILOT_SEEDS = tuple(1_000_000 + i for i in range(6))
-_STEPS = 8
+_STEPS = 6
 
 
 def find_load(attained: Callable[[float], float], low: float, high: float, steps: int = _STEPS) -> float:

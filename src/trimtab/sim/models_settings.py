@@ -12,6 +12,8 @@ SEVERAL_REQUESTS = 3500
 SEVERAL_MACHINES = 4
 BATCH_1_SECONDS = 60.0
 BATCH_2_SECONDS = 120.0
+BATCH_1_WEIGHT = 2.0
+"""What a missed promise of batch-1 costs where one of batch-2 costs 1; chosen on pilot seeds. Only QLM weighs."""
 
 LOADS = {0.5: 0.743, 3.0: 0.665, 15.0: 0.372, 60.0: 0.060}
 """Arrivals over capacity where `EDF late last` averages 90 % on pilot seeds, by the seconds of a swap.
@@ -22,7 +24,7 @@ Found by `python -m trimtab.sim.models_pilot`.
 
 def several_site(swap_seconds: float, batch_2_seconds: float = BATCH_2_SECONDS) -> Site:
     """Four machines that share four models."""
-    levels = {"batch-1": Level(BATCH_1_SECONDS), "batch-2": Level(batch_2_seconds)}
+    levels = {"batch-1": Level(BATCH_1_SECONDS, BATCH_1_WEIGHT), "batch-2": Level(batch_2_seconds)}
     return Site(machines(SEVERAL_MACHINES, tuple(SEVERAL_MODELS), swap_seconds), levels)
 
 

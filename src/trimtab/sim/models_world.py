@@ -61,13 +61,18 @@ class MachineKind:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request of a workload with several models and service levels."""
+    """A request of a workload with several models and service levels.
+
+    Attributes:
+        predicted_tokens: How long its answer is predicted to be; None without a prediction.
+    """
 
     at_seconds: float
     model: str
     level: str
     input_tokens: int
     output_tokens: int
+    predicted_tokens: float | None = None
 
 
 @dataclass(slots=True)
@@ -134,7 +139,9 @@ class ModelsWorld:
         now = self.simulation.now
         number = self.ledger.arrive(now, arrival.input_tokens, arrival.output_tokens)
         self._requests[number] = _Progress(arrival)
-        request = Request(number, now, arrival.model, arrival.level, input_tokens=arrival.input_tokens)
+        request = Request(
+            number, now, arrival.model, arrival.level, arrival.predicted_tokens, input_tokens=arrival.input_tokens
+        )
         self._carry_out(self.queue.arrive(request, now))
         return number
 
@@ -163,6 +170,10 @@ class ModelsWorld:
     def busy_seconds(self, name: str) -> float:
         """How long a machine has been computing."""
         return self._busy[name] + self._servers[name].engine.busy_seconds
+
+    def engines(self) -> list[ServingEngine]:
+        """Return what the machines hold, in the order of the machines."""
+        return [server.engine for server in self._servers.values()]
 
     def _server(self, name: str, resident: str | None) -> Server:
         model = resident if resident is not None else min(self._kinds[name].models)

@@ -293,7 +293,7 @@ class ModelsQueue:
         for _ in range(virtual.instance.slots if self.policy.static_batches else 1):
             if self.policy.late_last:
                 self._sort_out_late(lot, at)
-            first = lot.group.first()
+            first = self._first(lot)
             if first is None or not virtual.has_room:
                 return
             member = self._groups.start(first.key)
@@ -303,6 +303,13 @@ class ModelsQueue:
             virtual.running[member.key] = member
             self._carriers[member.key] = virtual
             yield Start(member.request, virtual.instance.name, member.produced, self.generation)
+
+    def _first(self, lot: Lot) -> Member | None:
+        """The member of a lot that goes next."""
+        order = self.policy.order
+        if order is None:
+            return lot.group.first()
+        return min(lot.group.members(), key=lambda member: (order(member.request), member.key), default=None)
 
     def _make_room(self, virtual: Virtual, lot: Lot, at: float) -> tuple[Evict, ...]:
         """Evict one request of a patient level, if the first of a lot would else miss its deadline."""

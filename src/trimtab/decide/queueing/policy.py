@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from trimtab.decide.queueing.line import Order
 from trimtab.decide.queueing.plan import Plan, Problem
 
 Planner = Callable[[Problem, Plan], Plan]
@@ -25,6 +26,7 @@ class Policy:
         balances: Whether a machine serves what waits for others that hold the same model, if that is more urgent.
         static_batches: Whether a machine is given a batch only when it has finished the one before.
         mega_tokens: Prompts above this get groups of their own [recalled]; None: no prompt does.
+        order: The rank of a request inside its group, e.g. by predicted length; by default they leave as they came.
         group_batches: Most requests in a group, as a multiple of the smallest machine's slots; 0: one request.
         reserve: The planner's deadlines are so much earlier, as a part of what the level promises.
         tardiness: What a request costs for each second after the planner's deadline, where missing it costs 1.
@@ -43,6 +45,7 @@ class Policy:
     balances: bool = True
     static_batches: bool = False
     mega_tokens: int | None = 3000
+    order: Order | None = None
     group_batches: float = 1.0
     reserve: float = 0.0
     tardiness: float = 0.0

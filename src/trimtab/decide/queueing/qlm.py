@@ -7,6 +7,7 @@ machines wherever that gains more time than the swap takes [design].
 
 from dataclasses import dataclass
 
+from trimtab.decide.queueing import late_last
 from trimtab.decide.queueing.plan import Plan, Problem, cost
 from trimtab.decide.queueing.planner import improve
 
@@ -26,7 +27,13 @@ class Qlm:
     payback: float = 1.0
 
     def __call__(self, problem: Problem, current: Plan) -> Plan:
-        """Return a plan that is no worse than the current one, completed."""
+        """Return a plan that is no worse than the current one, completed.
+
+        Where nobody is late in the order of deadlines, and no model must be swapped for it, there is nothing to plan.
+        """
+        simple = late_last.plan(problem, current)
+        if cost(problem, simple)[:2] == (0.0, 0):
+            return simple
         plan = improve(problem, current, self.budget_moves, None, self.starts)
         spread = self._spread(problem, plan)
         return spread if cost(problem, spread).penalty <= cost(problem, plan).penalty else plan
