@@ -19,7 +19,7 @@ from trimtab.decide.queueing.moves import Costs, Ints, Neighborhood, Table, leas
 from trimtab.decide.queueing.plan import Cost, Plan, Problem, check, cost, runs, violations
 
 STARTS = 12
-BUDGET = 300_000
+BUDGET = 200_000
 """Moves evaluated by default."""
 
 _AHEAD = 16  # jobs whose insertion is costed at once; what is costed too early is costed again
