@@ -39,10 +39,22 @@ class KvOffload:
             from trimtab.sim.calibration.sweep_fit import refit  # noqa: PLC0415 - a fit is rare
 
             made = refit(sweeps)
-            runs = [predict(sweep, sweeps, made.fits) for sweep in sweeps]
+            runs = _reported(sweeps, made.fits)
             return Findings((*runs, *_others(folder, problems)), tuple(problems), made.profiles, made.files, made.notes)
-        runs = [predict(sweep, sweeps, shipped_fits()) for sweep in sweeps]
-        return Findings((*runs, *_others(folder, problems)), tuple(problems))
+        return Findings((*_reported(sweeps, shipped_fits()), *_others(folder, problems)), tuple(problems))
+
+
+def _reported(sweeps: Sequence[Sweep], fits: Fits) -> list[Run]:
+    """Every run; those that were fitted to also as the fit makes them, which judges nothing."""
+    runs = []
+    for sweep in sweeps:
+        run = predict(sweep, sweeps, fits)
+        runs.append(run)
+        if run.judged and not sweep.setting.offload and sweep.fingerprint in fits.without:
+            seen = predict(sweep, sweeps, Fits(fits.profiles, {}))
+            why = "The profile was fitted to this run."
+            runs.append(replace(seen, id=f"{sweep.id} (fitted)", in_fit=True, judged=False, reason=why))
+    return runs
 
 
 def predict(sweep: Sweep, sweeps: Sequence[Sweep], fits: Fits) -> Run:
