@@ -281,17 +281,8 @@ def _groups(study: Study) -> tuple[str, ...]:
 
 def _warnings(study: Study) -> tuple[str, ...]:
     case = study.question.case
-    cut = study.too_long
-    long = (
-        (
-            (
-                f"{cut:.1%} of the trace's requests are longer than the {case.longest} tokens of the engine; they are left "
-                "out"
-            ),
-        )
-        if cut
-        else ()
-    )
+    left_out = f"{study.too_long:.1%} of the trace's requests are longer than the engine's {case.longest} tokens"
+    long = (f"{left_out}; they are left out",) if study.too_long else ()
     return (*case.warnings, *long)
 
 
