@@ -13,9 +13,10 @@ import click
 
 from trimtab.sim.models_runs import LATE_LAST, run
 from trimtab.sim.models_settings import SEVERAL_REQUESTS, SWAPS, several_horizon, several_site, several_workload
+from trimtab.sim.streams import PILOT
 
 TARGET = 90.0
-PILOT_SEEDS = tuple(1_000_000 + i for i in range(6))
+PILOT_SEEDS = tuple(PILOT + i for i in range(6))
 _STEPS = 6
 
 

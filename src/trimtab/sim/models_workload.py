@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.sim.models_world import Arrival
+from trimtab.sim.slots import ANSWER_SHARES, ANSWER_TOKENS
 from trimtab.sim.streams import stream
 
-_SHARES = np.array([0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0])
-_TOKENS = np.array([2.0, 9.0, 41.0, 140.0, 294.0, 397.0, 447.0, 502.0, 511.0])
 MEAN_ANSWER = 179.1
 """Tokens of the mean answer."""
 LONGEST_ANSWER = 511
@@ -92,6 +91,6 @@ class Workload:
 
 
 def _answers(seed: int, level: str, count: int) -> NDArray[np.int64]:
-    drawn = np.interp(stream(seed, level, "answers").random(count), _SHARES, _TOKENS)
+    drawn = np.interp(stream(seed, level, "answers").random(count), ANSWER_SHARES, ANSWER_TOKENS)
     answers: NDArray[np.int64] = np.maximum(drawn.astype(np.int64), 1)
     return answers

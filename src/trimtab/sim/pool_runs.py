@@ -14,9 +14,10 @@ from trimtab.decide.queueing.ssjf import AGING_FACTOR, SsjfOrder
 from trimtab.sim.experiment import Cell, Row, Setting
 from trimtab.sim.ledger import Ledger
 from trimtab.sim.ordered_pool import Demand, Engine, full_pace, run
-from trimtab.sim.slot_runs import AGED, FCFS, ORACLE, PILOT, PURE, SWEPT, longest_of, number_of
+from trimtab.sim.slot_runs import AGED, FCFS, ORACLE, PURE, SWEPT, longest_of, number_of
 from trimtab.sim.slots import Floats
 from trimtab.sim.statistics import WarmUp, warm_up
+from trimtab.sim.streams import PILOT
 
 AGED_1 = "SSJF, aging 1"
 
@@ -98,16 +99,17 @@ def _warm_up(case: _Case) -> WarmUp:
 
 
 def _figures(ledger: Ledger, warm: WarmUp | None) -> dict[str, Cell]:
+    """Say what became of the requests after the warm-up; nothing where the rest cannot be called steady."""
     drop = warm.drop if warm else 0
     latency, ttft = ledger.latency()[drop:], ledger.ttft()[drop:]
     queued = (ledger.column("dispatched_at") - ledger.column("arrived_at"))[drop:]
-    return {
+    figures: dict[str, Cell] = {
         "mean": float(latency.mean()),
         "p99": float(np.percentile(latency, 99)),
         "ttft": float(ttft.mean()),
         "ttft_p99": float(np.percentile(ttft, 99)),
         "queued": float(np.mean(queued > 0) * 100),
         "rate": len(ledger) / float(ledger.column("ended_at").max()),
-        "warm_up_requests": drop,
-        "steady": warm.steady if warm else None,
     }
+    known = figures if warm is None or warm.steady else dict.fromkeys(figures)
+    return {**known, "warm_up_requests": drop, "steady": warm.steady if warm else None}

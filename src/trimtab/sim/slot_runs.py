@@ -18,7 +18,7 @@ from trimtab.model.problem import Problem
 from trimtab.sim.experiment import Cell, Row, Setting
 from trimtab.sim.slots import Floats, Jobs, Served, binned, draw_jobs, noisy_predictions, serve, serve_batches
 from trimtab.sim.statistics import WarmUp, warm_up
-from trimtab.sim.streams import stream
+from trimtab.sim.streams import PILOT, stream
 from trimtab.workload.predicted_lengths import PredictedLengths, find_predicted_lengths, read_predicted_lengths
 
 FCFS, PURE, AGED, ORACLE = "FCFS", "pure SSJF", "SSJF, aging 10", "oracle SJF"
@@ -31,9 +31,6 @@ PUBLISHED_SIGMA = 1.0
 
 FIVE_MIDDLES = (20.0, 90.0, 215.0, 385.0, 507.0)
 THREE_EDGES, THREE_MIDDLES = (141.0, 503.0), (70.0, 322.0, 507.0)
-
-PILOT = 1_000_000
-"""First of the seeds that settings are chosen on; the reported ones count from 0."""
 
 _PILOT_SEEDS = 200
 _DIGITS = 9

@@ -23,8 +23,9 @@ from trimtab.sim.streams import stream
 
 Floats = NDArray[np.float64]
 
-_SHARES = (0.0, 0.05, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1.0)
-_TOKENS = (2, 9, 41, 140, 294, 397, 447, 502, 511)
+ANSWER_SHARES = (0.0, 0.05, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99, 1.0)
+ANSWER_TOKENS = (2.0, 9.0, 41.0, 140.0, 294.0, 397.0, 447.0, 502.0, 511.0)
+"""Answer lengths of one chat model: these shares of 85,482 published answers are not longer than this [measured]."""
 
 MAX_TOKENS = 512
 """What the jobs here may generate at most; every prediction is capped at it."""
@@ -33,9 +34,9 @@ MAX_TOKENS = 512
 def synthetic_lengths(rng: np.random.Generator, jobs: int) -> Floats:
     """Draw answer lengths, in whole tokens, shape `(jobs,)`: chat answers of one model, 2 to 511 tokens, mean 179.
 
-    The inverse distribution function is linear between percentiles of 85,482 published answers [measured].
+    The inverse distribution function is linear between the percentiles of `ANSWER_TOKENS`.
     """
-    return np.round(np.interp(rng.random(jobs), _SHARES, _TOKENS))
+    return np.round(np.interp(rng.random(jobs), ANSWER_SHARES, ANSWER_TOKENS))
 
 
 def noisy_predictions(lengths: Floats, noise: Floats, sigma: float, max_tokens: int = MAX_TOKENS) -> Floats:

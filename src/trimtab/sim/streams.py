@@ -10,6 +10,9 @@ import numpy as np
 
 _BYTES = 16
 
+PILOT = 1_000_000
+"""First of the seeds that settings, loads and weights are chosen on; reported seeds count from 0."""
+
 
 def stream(seed: int, entity: str, purpose: str) -> np.random.Generator:
     """Return the random stream of one purpose of one entity.

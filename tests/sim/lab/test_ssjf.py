@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from math import inf
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from trimtab.sim.experiment import Part, Row, Setting
 from trimtab.sim.experiments.ssjf import EXPERIMENT
 from trimtab.sim.ledger import Fate
 from trimtab.sim.ordered_pool import Engine, Recorded, full_pace, run
-from trimtab.sim.slot_runs import AGED, FCFS, FIVE, ORACLE, PILOT, PURE, SWEPT, THREE, run_burst
-from trimtab.sim.streams import stream
+from trimtab.sim.slot_runs import AGED, FCFS, FIVE, ORACLE, PURE, SWEPT, THREE, run_burst
+from trimtab.sim.statistics import WarmUp
+from trimtab.sim.streams import PILOT, stream
 
 PARTS = {part.name: part for part in EXPERIMENT.parts()}
 ON_SLOTS = ("rates", "steady", "burstiness", "batches", "predictors", "noise", "aging", "guard")
@@ -55,11 +57,38 @@ def test_bursts_are_within_two_points_of_the_specification(setting: Setting) -> 
 
 @pytest.mark.parametrize("setting", PARTS["steady"].settings, ids=lambda setting: setting.name)
 def test_steady_loads_are_within_three_points_of_the_specification(setting: Setting) -> None:
-    """Its oracle rows are of ten runs, whose spread is as large; so are ours of any ten, see the limits."""
-    part = PARTS["steady"]
-    rows = [run_burst(seed, setting, None) for seed in range(100)]
-    found = {policy: np.mean([by_policy(each)[policy]["mean"] for each in rows]) for policy in (FCFS, PURE)}
-    assert relative(found, PURE) == pytest.approx(part.expected[setting.name, PURE, "mean"], abs=0.03)
+    found = steady_means(setting.name)
+    assert relative(found, PURE) == pytest.approx(PARTS["steady"].expected[setting.name, PURE, "mean"], abs=0.03)
+
+
+@cache
+def steady_means(name: str) -> dict[str, float]:
+    (setting,) = [one for one in PARTS["steady"].settings if one.name == name]
+    rows = [by_policy(run_burst(seed, setting, None)) for seed in range(100)]
+    return {policy: float(np.mean([row[policy]["mean"] for row in rows])) for policy in (FCFS, PURE, ORACLE)}
+
+
+FAR_OFF = pytest.mark.xfail(strict=True, reason="the specification's ten runs are 3 to 5 points from our hundred")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("0.2475/s, 1 slot", marks=FAR_OFF),
+        "0.77/s, 4 slots",
+        pytest.param("0.99/s, 4 slots", marks=FAR_OFF),
+    ],
+)
+def test_true_lengths_at_steady_loads_are_within_three_points_of_the_specification(name: str) -> None:
+    expected = PARTS["steady"].expected[name, ORACLE, "mean"]
+    assert relative(steady_means(name), ORACLE) == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["0.2475/s, 1 slot", "0.99/s, 4 slots"])
+def test_true_lengths_at_steady_loads_agree_with_the_published_column_that_has_more_to_go_by(name: str) -> None:
+    """Column A draws from the same lengths and is as far from the specification's column B as we are."""
+    expected = PARTS["steady-published"].expected[name, ORACLE, "mean"]
+    assert relative(steady_means(name), ORACLE) == pytest.approx(expected, abs=0.02)
 
 
 def test_early_completions_are_as_many_as_the_specification_says_and_throughput_is_not_higher() -> None:
@@ -198,11 +227,12 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recorded requests that need no reading: log-normal lengths, with predictions that know half of them."""
     monkeypatch.setattr(ordered_pool, "recorded", made_up_requests)
     monkeypatch.setattr(pool_runs, "_PILOT_SEEDS", 2)
-    for cached in (full_pace, pool_runs._warm_up):
-        cached.cache_clear()
+    cached = (full_pace, pool_runs._warm_up)
+    for function in cached:
+        function.cache_clear()
     yield
-    for cached in (full_pace, pool_runs._warm_up):
-        cached.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 def made_up_requests() -> Recorded:
@@ -222,6 +252,14 @@ def a_setting(load: float, requests: int, **more: object) -> Setting:
 def test_runs_on_the_engine_have_every_metric_and_policy(name: str) -> None:
     part = PARTS[name]
     check_rows(part, part.settings[0], part.run(PILOT, a_setting(0.9, 300, aging_factor=1.0), None))
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_run_that_cannot_be_called_steady_shows_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_runs, "_warm_up", lambda _: WarmUp(50, 3.0, 0.001, steady=False))
+    rows = PARTS["engine"].run(PILOT, a_setting(0.9, 250), None)
+    assert {row["mean"] for row in rows} == {row["ttft_p99"] for row in rows} == {None}
+    assert {row["steady"] for row in rows} == {False}
 
 
 @pytest.mark.usefixtures("made_up")

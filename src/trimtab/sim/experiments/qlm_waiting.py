@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trimtab.decide.queueing.waiting_time import LengthStats, Wait, starts_behind_few, wait_in_queue
 from trimtab.sim.experiment import Metric, Part, Plot, Row, Setting
+from trimtab.sim.slots import ANSWER_SHARES, ANSWER_TOKENS
 from trimtab.sim.streams import stream
 
 SLOTS, STEP_SECONDS = 32, 0.03
@@ -21,9 +22,6 @@ RATE, KNOWN = "by the rate", "by slots, their rests known"
 _REQUESTS = 100  # whose waits one seed measures
 _P99 = 2.3263
 
-# Output lengths like those of a 13B chat model, as nine quantiles; between them the inverse distribution is linear.
-_SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
-_TOKENS = (2.0, 9.0, 41.0, 140.0, 294.0, 397.0, 447.0, 502.0, 511.0)
 LENGTHS = LengthStats(mean=179.1, deviation=145.3, skewness=0.56)
 
 Floats = NDArray[np.float64]
@@ -31,7 +29,7 @@ Floats = NDArray[np.float64]
 
 def lengths(numbers: np.random.Generator, *shape: int) -> Floats:
     """Draw output lengths, in tokens."""
-    drawn: Floats = np.interp(numbers.random(shape), _SHARES, _TOKENS)
+    drawn: Floats = np.interp(numbers.random(shape), ANSWER_SHARES, ANSWER_TOKENS)
     return drawn
 
 

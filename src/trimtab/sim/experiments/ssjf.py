@@ -409,7 +409,8 @@ _ENGINE_ABOUT = (
     "gateway's queue. Lengths are drawn from the last fifth of the recorded Azure conversation trace, with what the "
     "shipped predictor said of them; it was not trained on that part. Requests arrive as burstily as they did there, "
     "with independent gaps. Load is arrivals over what the engine serves while its batch is full. Loads below 1 are "
-    "steady, their warm-up left out; load 2 is a burst of 12.5 requests per sequence, served to the last one. "
+    "steady, their warm-up left out; one that cannot be told from a trend by the test of its warm-up shows no figures "
+    "(column `steady` of the CSV). Load 2 is a burst of 12.5 requests per sequence, served to the last one. "
 )
 
 

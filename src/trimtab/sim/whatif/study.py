@@ -11,6 +11,7 @@ from trimtab.model.problem import Problem
 from trimtab.sim.experiment import Metric, Part, Row, Setting
 from trimtab.sim.findings import Table, tabulate
 from trimtab.sim.lab import Watch
+from trimtab.sim.streams import PILOT
 from trimtab.sim.sweep import Outcome, Task, sweep
 from trimtab.sim.whatif.case import Case
 from trimtab.sim.whatif.draw import draw_requests, draw_speed, recorded
@@ -26,7 +27,6 @@ _REQUESTS = 1500  # that a run is given about, within these bounds
 _MOST_SPARE = 60.0  # replicas are added up to so many times what the load would keep busy
 _CURVE = (0.4, 0.6, 0.75, 0.85, 0.93, 1.0, 1.08, 1.2, 1.4, 1.65)  # loads of the curve, relative to the knee
 _CURVE_SEEDS = 10
-_PILOT = 1_000_000
 _PILOTS = 3
 _BISECTIONS = 6
 _MOST_TOO_LONG = 0.5  # of the requests: what is left would say nothing of the trace
@@ -214,7 +214,7 @@ def _loads(question: Question, seconds: float, fills: float, rate: float, watch:
     steps = _Steps(watch, "loads")
     pilot = _Explorer(
         _part("pilot", "", replace(question, policies=question.policies[:1]), seconds),
-        range(_PILOT, _PILOT + _PILOTS), question.data, steps,
+        range(PILOT, PILOT + _PILOTS), question.data, steps,
     )  # fmt: skip
     knee = fills * _knee(question, pilot, fills)
     part = _part("loads", "Attainment by load", question, seconds)
