@@ -17,7 +17,8 @@ from trimtab.sim.ledger import Fate
 from trimtab.sim.models_runs import EDF, FCFS, POLICIES, QLM, kind, run
 from trimtab.sim.models_settings import mixed_site, several_site, several_workload, single_workload
 from trimtab.sim.models_tables import run_several
-from trimtab.sim.models_world import Arrival, ModelsWorld
+from trimtab.sim.models_world import Arrival, MachineKind, ModelKind, ModelsWorld
+from trimtab.sim.profile import FrontEnd, load_profile
 
 LEVELS = {"batch-1": Level(60.0), "batch-2": Level(120.0)}
 
@@ -62,6 +63,35 @@ def test_an_evicted_request_goes_on_where_it_stopped() -> None:
     assert list(evicting.ledger.produced) == list(draining.ledger.produced) == [400, 10]
     busy = [ran.busy_seconds("m0") for ran in (evicting, draining)]
     assert busy[0] == pytest.approx(busy[1], rel=0.02), "its prompt is computed again, its answer is not"
+
+
+def slow_to_take_in(front_end: FrontEnd, arrivals: list[Arrival], policy: Policy = EDF) -> ModelsWorld:
+    """One machine with one model at first, and a front end."""
+    model = ModelKind.of(replace(load_profile("tiny"), front_end=front_end), swap_seconds=1.0)
+    made = ModelsWorld(
+        Simulation(), policy, LEVELS, {"m": (MachineKind(8, {"a": model, "b": model}), "a")}, MeanLengths(180.0)
+    )
+    made.feed(arrivals)
+    made.simulation.run()
+    return made
+
+
+def test_a_front_end_takes_requests_in_one_after_another() -> None:
+    front_end = FrontEnd(per_request=2.0, per_prompt_token=0.01, busy_per_request=0.5)
+    arrivals = [Arrival(0.0, "a", "batch-1", 100, 10), Arrival(0.25, "a", "batch-1", 100, 10)]
+    with_it, without = slow_to_take_in(front_end, arrivals), slow_to_take_in(FrontEnd(), arrivals)
+    late = [a - b for a, b in zip(with_it.ledger.first_token_at, without.ledger.first_token_at, strict=True)]
+    assert late == [pytest.approx(3.0, abs=0.02), pytest.approx(3.25, abs=0.02)]
+    assert list(with_it.ledger.produced) == [10, 10]
+
+
+def test_what_a_front_end_has_can_be_evicted() -> None:
+    arrivals = [Arrival(0.0, "a", "batch-2", 100, 400), Arrival(5.0, "b", "batch-1", 100, 10)]
+    ran = slow_to_take_in(FrontEnd(per_request=8.0), arrivals)
+    assert ran.evictions == 1
+    assert list(ran.ledger.produced) == [400, 10]
+    assert set(ran.ledger.fate) == {Fate.FINISHED}
+    assert ran.ledger.first_token_at[1] < ran.ledger.first_token_at[0]
 
 
 def test_what_runs_at_the_horizon_counts_by_its_first_token() -> None:

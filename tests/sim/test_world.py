@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from trimtab.decide.queueing import Bounds
 from trimtab.sim.engine import Simulation
 from trimtab.sim.ledger import Fate, Ledger
-from trimtab.sim.profile import IterationCost
+from trimtab.sim.profile import FrontEnd, IterationCost, load_profile
 from trimtab.sim.server import Server
 from trimtab.sim.serving import EngineConfig, Sequence, ServingEngine, Work
 from trimtab.sim.world import PoolWorld, ServerKind, work_of
@@ -128,8 +128,37 @@ def test_a_trace_that_goes_back_is_refused() -> None:
         pool.simulation.run()
 
 
+class TestKinds:
+    def test_a_profile_gives_everything_that_it_says_of_a_server(self) -> None:
+        iteration = IterationCost(*(float(n + 1) for n in range(len(fields(IterationCost)))))
+        front_end = FrontEnd(*(float(n + 1) for n in range(len(fields(FrontEnd)))))
+        profile = replace(
+            load_profile("tiny"),
+            iteration=iteration,
+            front_end=front_end,
+            async_scheduling=True,
+            host_kv_blocks=70,
+            host_kv_answers=False,
+        )
+        made = ServerKind.of(profile, capacity=3, start_seconds=0.5)
+        assert made == ServerKind(EngineConfig.of(profile), iteration, 3, 0.5, front_end)
+        assert (made.config.async_scheduling, made.config.host_kv_answers) == (True, False)
+        limits = {f.name for f in fields(EngineConfig)} & {f.name for f in fields(profile)} - {"host_kv_blocks"}
+        assert len(limits) > 5
+        assert all(getattr(made.config, name) == getattr(profile, name) for name in limits)
+
+    def test_host_memory_is_used_where_the_engine_offloads(self) -> None:
+        profile = replace(load_profile("tiny"), host_kv_blocks=70)
+        assert ServerKind.of(profile).config.host_kv_blocks == 0
+        assert ServerKind.of(profile, offloads=True).config.host_kv_blocks == 70
+
+    def test_limits_may_be_others(self) -> None:
+        limits = EngineConfig(kv_blocks=50, max_num_seqs=2)
+        assert ServerKind.of(load_profile("tiny"), config=limits).config is limits
+
+
 class TestFrontEnds:
-    SLOW = replace(kind(), front_end_seconds=2.0, front_end_seconds_per_token=0.125)
+    SLOW = replace(kind(), front_end=FrontEnd(2.0, 0.125))
 
     def test_the_engine_sees_a_request_after_them(self) -> None:
         pool = world(self.SLOW)
@@ -138,13 +167,13 @@ class TestFrontEnds:
         assert (pool.ledger.dispatched_at[0], pool.ledger.admitted_at[0], pool.ledger.ttft()[0]) == (1.0, 3.5, 3.5)
 
     def test_requests_wait_for_one_that_is_busy(self) -> None:
-        pool = world(replace(self.SLOW, front_end_busy_seconds=1.75))
+        pool = world(replace(self.SLOW, front_end=FrontEnd(2.0, 0.125, busy_per_request=1.75)))
         pool.feed(at(1.0, 1.5, 9.0))
         pool.simulation.run()
         assert list(pool.ledger.admitted_at) == [3.5, 5.5, 11.5]
 
     def test_each_server_has_its_own(self) -> None:
-        one = replace(self.SLOW, front_end_busy_seconds=2.0, capacity=1)
+        one = replace(self.SLOW, front_end=FrontEnd(2.0, 0.125, busy_per_request=2.0), capacity=1)
         pool = world(one, one)
         pool.feed(at(1.0, 1.0))
         pool.simulation.run()

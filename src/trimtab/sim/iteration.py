@@ -50,14 +50,20 @@ class EngineConfig:
             raise Problem("host_kv_blocks is set, but nothing is found again", fix="switch prefix caching on")
 
     @classmethod
-    def of(cls, profile: Profile) -> "EngineConfig":
-        """The limits that a profile was measured with."""
+    def of(cls, profile: Profile, *, offloads: bool = False) -> "EngineConfig":
+        """The limits that a profile was measured with.
+
+        Args:
+            profile: The engine's.
+            offloads: Whether it copies its KV cache to host memory, as much of it as the profile says.
+        """
         return cls(
             kv_blocks=profile.kv_blocks,
             block_size=profile.block_size,
             max_num_seqs=profile.max_num_seqs,
             max_num_batched_tokens=profile.max_num_batched_tokens,
             async_scheduling=profile.async_scheduling,
+            host_kv_blocks=profile.host_kv_blocks if offloads else 0,
             host_kv_answers=profile.host_kv_answers,
         )
 

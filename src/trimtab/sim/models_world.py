@@ -11,8 +11,9 @@ from trimtab.decide.queueing.orders import Evict, Orders, Start, Swap
 from trimtab.decide.queueing.policy import Policy
 from trimtab.decide.queueing.request import Request
 from trimtab.sim.engine import Simulation
+from trimtab.sim.front_end import NO_FRONT_END, Reception
 from trimtab.sim.ledger import Fate, Ledger
-from trimtab.sim.profile import IterationCost
+from trimtab.sim.profile import FrontEnd, IterationCost, Profile
 from trimtab.sim.server import Server
 from trimtab.sim.serving import EngineConfig, Sequence, ServingEngine, Work
 
@@ -24,11 +25,22 @@ TYPICAL_PROMPT = 256
 
 @dataclass(frozen=True, slots=True)
 class ModelKind:
-    """A model on a kind of machine: limits and speed of its engine, and how long it takes to make it resident."""
+    """A model on a kind of machine: limits and speed of its engine, and how long it takes to make it resident.
+
+    Attributes:
+        front_end: What a request takes before the engine sees it.
+    """
 
     config: EngineConfig
     cost: IterationCost
     swap_seconds: float
+    front_end: FrontEnd = NO_FRONT_END
+
+    @classmethod
+    def of(cls, profile: Profile, *, swap_seconds: float, config: EngineConfig | None = None) -> "ModelKind":
+        """Everything that a profile says of a model on a machine; `config` where its limits are others."""
+        limits = EngineConfig.of(profile) if config is None else config
+        return cls(limits, profile.iteration, swap_seconds, profile.front_end)
 
     def speed(self, slots: int, context_tokens: float) -> Speed:
         """How fast a batch of so many requests decodes, each of which reads so many tokens of context."""
@@ -77,12 +89,17 @@ class Arrival:
 
 @dataclass(slots=True)
 class _Progress:
-    """What became of a request before its present stay in a machine."""
+    """What became of a request before its present stay in a machine.
+
+    Attributes:
+        coming: What the engine will be asked, while the front end has it.
+    """
 
     arrival: Arrival
     produced: int = 0
     first_token_at: float | None = None
     sequence: Sequence | None = None
+    coming: Work | None = None
 
 
 class ModelsWorld:
@@ -120,6 +137,9 @@ class ModelsWorld:
         self.evictions = 0
         self._kinds = {name: kind for name, (kind, _) in machines.items()}
         self._servers = {name: self._server(name, resident) for name, (_, resident) in machines.items()}
+        self._receptions = {
+            name: Reception(self._kind(name, resident).front_end) for name, (_, resident) in machines.items()
+        }
         self._indexes = {name: number for number, name in enumerate(machines)}
         self._busy = dict.fromkeys(machines, 0.0)  # of engines that have been swapped out
         self._full = dict.fromkeys(machines, False)
@@ -175,9 +195,12 @@ class ModelsWorld:
         """Return what the machines hold, in the order of the machines."""
         return [server.engine for server in self._servers.values()]
 
+    def _kind(self, name: str, resident: str | None) -> ModelKind:
+        models = self._kinds[name].models
+        return models[resident if resident is not None else min(models)]
+
     def _server(self, name: str, resident: str | None) -> Server:
-        model = resident if resident is not None else min(self._kinds[name].models)
-        kind = self._kinds[name].models[model]
+        kind = self._kind(name, resident)
         return Server(self.simulation, name, ServingEngine(kind.config, kind.cost), self._finished)
 
     def _carry_out(self, orders: Orders) -> None:
@@ -208,6 +231,19 @@ class ModelsWorld:
         if work.prompt_tokens + work.output_tokens > server.engine.token_capacity:
             self._end(number, Fate.TOO_LONG, None)
             return
+        progress.coming = work
+        passes_at = self._receptions[server.name].passes_at(self.simulation.now, work.prompt_tokens)
+        if passes_at > self.simulation.now:
+            self.simulation.at(passes_at, _PassesFrontEnd(self, number, server, work))
+        else:
+            self.hand_over(number, server, work)
+
+    def hand_over(self, number: int, server: Server, work: Work) -> None:
+        """Let an engine see what its front end has had, unless it was evicted meanwhile."""
+        progress = self._requests.get(number)
+        if progress is None or progress.coming is not work:
+            return
+        progress.coming = None
         progress.sequence = server.submit(work)
         self._numbers[progress.sequence] = number
         self._report(server)
@@ -215,7 +251,12 @@ class ModelsWorld:
     def _evict(self, eviction: Evict) -> None:
         progress = self._requests[eviction.key]
         sequence = progress.sequence
-        assert sequence is not None, "only what runs is evicted"
+        if sequence is None:
+            assert progress.coming is not None, "only what a machine has is evicted"
+            progress.coming = None
+            self.evictions += 1
+            self._carry_out(self.queue.evicted(eviction.key, self.simulation.now, progress.produced))
+            return
         if not self._servers[eviction.endpoint].cancel(sequence):
             return  # it ended in this moment, which the queue is told next
         progress.sequence = None
@@ -232,6 +273,7 @@ class ModelsWorld:
         self._busy[server.name] += server.engine.busy_seconds
         unfinished = server.swap(ServingEngine(kind.config, kind.cost), kind.swap_seconds)
         assert not unfinished, "a machine that swaps carries nothing"
+        self._receptions[server.name] = Reception(kind.front_end)
         self.simulation.after(kind.swap_seconds, _Swapped(self, server.name))
 
     def _finished(self, server: Server, sequence: Sequence) -> None:
@@ -283,6 +325,19 @@ class _Arrives:
 
     def __call__(self) -> None:
         self.world.submit(self.arrival)
+
+
+@dataclass(frozen=True, slots=True)
+class _PassesFrontEnd:
+    """A request leaves its machine's front end for the engine."""
+
+    world: ModelsWorld
+    number: int
+    server: Server
+    work: Work
+
+    def __call__(self) -> None:
+        self.world.hand_over(self.number, self.server, self.work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,14 +107,7 @@ class Engine:
         """Return what the lab builds of it."""
         profile = _profile(self.profile)
         config = replace(EngineConfig.of(profile), max_num_seqs=self.sequences)
-        front = profile.front_end
-        return ServerKind(
-            config,
-            profile.iteration,
-            self.capacity,
-            front_end_seconds=front.per_request,
-            front_end_seconds_per_token=front.per_prompt_token,
-        )
+        return ServerKind.of(profile, config=config, capacity=self.capacity)
 
     def longest(self) -> int:
         """Return the most tokens that one of its sequences can have."""

@@ -11,8 +11,9 @@ from trimtab.decide.queueing import Bounds, Decision, Dispatch, Endpoint, PoolQu
 from trimtab.decide.queueing.line import Order
 from trimtab.model.ref import Ref
 from trimtab.sim.engine import Simulation
+from trimtab.sim.front_end import NO_FRONT_END, Reception
 from trimtab.sim.ledger import Fate, Ledger
-from trimtab.sim.profile import IterationCost
+from trimtab.sim.profile import FrontEnd, IterationCost, Profile
 from trimtab.sim.server import Server
 from trimtab.sim.serving import EngineConfig, Sequence, ServingEngine, Work
 from trimtab.workload.request import BLOCK_TOKENS, TraceRequest
@@ -30,22 +31,36 @@ class ServerKind:
     Attributes:
         capacity: Requests that one server carries at most; 0: as many as its batch holds.
         start_seconds: How long a new one takes until it serves.
-        front_end_seconds: What its front end (HTTP, tokenizing, handing over) takes before the engine sees a request.
-        front_end_seconds_per_token: What it takes more for each token of the prompt.
-        front_end_busy_seconds: For how long it does nothing else, so that the server's next request waits.
+        front_end: What HTTP, tokenizing and handing over take before the engine sees a request.
     """
 
     config: EngineConfig
     cost: IterationCost
     capacity: int = 0
     start_seconds: float = 0.0
-    front_end_seconds: float = 0.0
-    front_end_seconds_per_token: float = 0.0
-    front_end_busy_seconds: float = 0.0
+    front_end: FrontEnd = NO_FRONT_END
 
-    def front_end(self, prompt_tokens: int) -> float:
-        """Return the seconds from the dispatch of a request to its arrival in the engine."""
-        return self.front_end_seconds + self.front_end_seconds_per_token * prompt_tokens
+    @classmethod
+    def of(
+        cls,
+        profile: Profile,
+        *,
+        config: EngineConfig | None = None,
+        capacity: int = 0,
+        start_seconds: float = 0.0,
+        offloads: bool = False,
+    ) -> "ServerKind":
+        """Everything that a profile says of a server.
+
+        Args:
+            profile: Speeds of the engine and its front end.
+            config: The engine's limits where they are not those that the profile was measured with.
+            capacity: As the attribute.
+            start_seconds: As the attribute.
+            offloads: Whether the engine copies its KV cache to host memory, if `config` does not say so.
+        """
+        limits = EngineConfig.of(profile, offloads=offloads) if config is None else config
+        return cls(limits, profile.iteration, capacity, start_seconds, profile.front_end)
 
 
 @dataclass(slots=True)
@@ -84,8 +99,7 @@ class PoolWorld:
         self.queue = PoolQueue(POOL, bounds or Bounds(), order)
         self.ledger = Ledger()
         self.servers: dict[str, Server] = {}
-        self._kinds: dict[str, ServerKind] = {}
-        self._front_ends: dict[str, float] = {}  # until when they are busy
+        self._receptions: dict[str, Reception] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._indexes: dict[str, int] = {}
         self._listener = listener
@@ -100,7 +114,7 @@ class PoolWorld:
             raise ValueError(f"there is a server {name!r} already")
         server = Server(self.simulation, name, ServingEngine(kind.config, kind.cost), self._finished)
         self.servers[name] = server
-        self._kinds[name] = kind
+        self._receptions[name] = Reception(kind.front_end)
         self._indexes[name] = len(self.ledger.servers)
         self.ledger.servers.append(name)
         self._endpoints[name] = Endpoint(name, kind.capacity or kind.config.max_num_seqs, ready=False)
@@ -189,24 +203,16 @@ class PoolWorld:
         self._plan_look()
 
     def _dispatch(self, dispatch: Dispatch) -> None:
-        number, server = dispatch.request.key, self.servers[dispatch.endpoint]
-        self.ledger.dispatch(number, self._indexes[server.name], self.simulation.now)
+        number, server, now = dispatch.request.key, self.servers[dispatch.endpoint], self.simulation.now
+        self.ledger.dispatch(number, self._indexes[server.name], now)
         carried = self._open[number] = _Open(number, server)
         work = work_of(self._requests.pop(number), server.engine.config.block_size)
         if work.prompt_tokens + work.output_tokens > server.engine.token_capacity:
             self._close(carried, Fate.TOO_LONG)
-        elif delay := self._front_end(server.name, work.prompt_tokens):
-            self.simulation.after(delay, _PassesFrontEnd(self, number, work))
+        elif (passes_at := self._receptions[server.name].passes_at(now, work.prompt_tokens)) > now:
+            self.simulation.at(passes_at, _PassesFrontEnd(self, number, work))
         else:
             self.hand_over(number, work)
-
-    def _front_end(self, server: str, prompt_tokens: int) -> float:
-        """Seconds until an engine sees a request that its front end gets now."""
-        kind, now = self._kinds[server], self.simulation.now
-        begins = max(now, self._front_ends.get(server, now))
-        if kind.front_end_busy_seconds:
-            self._front_ends[server] = begins + kind.front_end_busy_seconds
-        return begins - now + kind.front_end(prompt_tokens)
 
     def hand_over(self, number: int, work: Work) -> None:
         """Let an engine see a request that its server carries, unless its client has left."""
@@ -237,8 +243,7 @@ class PoolWorld:
     def _forget_if_drained(self, name: str) -> None:
         if name not in self._endpoints and not self.queue.fleet.in_flight(name):
             self.servers.pop(name, None)
-            self._kinds.pop(name, None)
-            self._front_ends.pop(name, None)
+            self._receptions.pop(name, None)
 
     def _plan_look(self) -> None:
         """See to it that the queue is looked at when its oldest request has waited too long, and not without one."""

@@ -18,7 +18,7 @@ from trimtab.decide.queueing.policy import Policy
 from trimtab.sim.clients import ClosedLoop, Turn, take_turns
 from trimtab.sim.ledger import Fate
 from trimtab.sim.models_world import Arrival, MachineKind, ModelKind, ModelsWorld
-from trimtab.sim.profile import IterationCost
+from trimtab.sim.profile import FrontEnd, IterationCost
 from trimtab.sim.serving import EngineConfig
 from trimtab.sim.world import PoolWorld, ServerKind
 from trimtab.workload.request import BLOCK_TOKENS, TraceRequest
@@ -53,8 +53,7 @@ def random_kind(random: Random, longest: int) -> ServerKind:
         random_cost(random),
         capacity=random.choice([0, 1, 6]),
         start_seconds=random.choice([0.0, 0.5]),
-        front_end_seconds=random.choice([0.0, 0.01]),
-        front_end_seconds_per_token=random.choice([0.0, 1e-5]),
+        front_end=FrontEnd(random.choice([0.0, 0.01]), *random.choice([(0.0, 0.0), (1e-5, 0.005)])),
     )
 
 

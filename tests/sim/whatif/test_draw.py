@@ -1,6 +1,6 @@
 """Draws: the same for every policy, like the recording, as wrong as the profile says it may be."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,4 +84,14 @@ def test_a_slower_engine_is_slower_in_everything_but_counts() -> None:
     work = {"prefill_tokens": 100, "decodes": 5, "context_tokens": 1000, "attention_pairs": 500.0}
     assert slower.cost(cost).seconds(**work) == pytest.approx(2 * cost.seconds(**work))
     assert slower.cost(cost).split_decodes == 7
-    assert slower.front(FrontEnd(0.01, 1e-5)) == FrontEnd(pytest.approx(0.03), pytest.approx(3e-5))
+
+
+def test_a_slower_front_end_is_slower_in_everything() -> None:
+    names = [f.name for f in fields(FrontEnd)]
+    front = FrontEnd(**{name: float(place + 1) for place, name in enumerate(names)})
+    assert Speed(front_end=3.0).front(front) == FrontEnd(**{n: 3.0 * (p + 1) for p, n in enumerate(names)})
+    profile = replace(load_profile("tiny"), front_end=front)
+    drawn = Speed(iteration=2.0, front_end=3.0).of(profile)
+    assert drawn.iteration.base == 2 * profile.iteration.base
+    assert drawn.front_end == Speed(front_end=3.0).front(front)
+    assert replace(drawn, iteration=profile.iteration, front_end=front) == profile, "all else stays"

@@ -8,6 +8,7 @@ from trimtab.sim.calibration.source import Latency
 from trimtab.sim.calibration.sweeps import Asked
 from trimtab.sim.clients import ClosedLoop, Turn
 from trimtab.sim.engine import Simulation
+from trimtab.sim.front_end import Reception
 from trimtab.sim.profile import FrontEnd, IterationCost
 from trimtab.sim.server import Server
 from trimtab.sim.serving import EngineConfig, ServingEngine
@@ -73,8 +74,7 @@ class _OneServer:
         self.simulation = Simulation()
         self.server = Server(self.simulation, "server", ServingEngine(config, cost), self._ended)
         self._clients = ClosedLoop(self.simulation, scripts, self._send)
-        self._front_end = front_end
-        self._front_end_free_at = 0.0
+        self._reception = Reception(front_end)
         self._sent_at: list[float] = []
         self._served: list[Served | None] = []
         self._numbers: dict[Served, int] = {}
@@ -96,10 +96,8 @@ class _OneServer:
         number, now = len(self._sent_at), self.simulation.now
         self._sent_at.append(now)
         self._served.append(None)
-        begins = max(now, self._front_end_free_at)
-        self._front_end_free_at = begins + self._front_end.busy_per_request
-        arrives = begins + self._front_end.seconds(turn.prompt_tokens)
-        self.simulation.at(arrives, partial(self._submit, number, turn))
+        passes_at = self._reception.passes_at(now, turn.prompt_tokens)
+        self.simulation.at(passes_at, partial(self._submit, number, turn))
         return number
 
     def _submit(self, number: int, turn: Turn) -> None:

@@ -17,6 +17,7 @@ from trimtab.sim.calibration.recorded import Recorded, RecordedRun, Setup
 from trimtab.sim.calibration.source import Latency
 from trimtab.sim.calibration.stages import PROMPTLY, Stage
 from trimtab.sim.engine import Simulation
+from trimtab.sim.front_end import Reception
 from trimtab.sim.profile import FrontEnd, IterationCost
 from trimtab.sim.server import Server
 from trimtab.sim.serving import EngineConfig, ServingEngine, Step, Work
@@ -169,7 +170,7 @@ class _Replay:
         self._simulation = simulation
         self._requests = (run.first, *run.requests)  # numbered from 0, the stages' numbers are one less
         self._setup = run.setup
-        self._front_end = front_end
+        self._reception = Reception(front_end)
         self._server = Server(simulation, run.id, engine, self._ended)
         self._stages = [Stage("cold", 0, 1), *(Stage(s.name, s.start + 1, s.stop + 1, s.waits) for s in stages)]
         self._followers: dict[int, list[tuple[int, float]]] = {}
@@ -217,9 +218,9 @@ class _Replay:
             self._simulation.at(max(at, self._simulation.now), partial(self._begin, index))
 
     def _arrive(self, number: int) -> None:
-        request = self._requests[number]
-        self.arrived[number] = self._simulation.now
-        self._simulation.after(self._front_end.seconds(request.prompt_tokens), partial(self._submit, number))
+        now = self.arrived[number] = self._simulation.now
+        passes_at = self._reception.passes_at(now, self._requests[number].prompt_tokens)
+        self._simulation.at(passes_at, partial(self._submit, number))
 
     def _submit(self, number: int) -> None:
         self._numbers[self._server.submit(work_of(self._requests[number], self._setup))] = number

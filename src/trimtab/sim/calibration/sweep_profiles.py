@@ -48,11 +48,10 @@ def config_of(sweep: Sweep, profile: Profile) -> EngineConfig:
     """The limits of a run's engine."""
     setting, tokens = sweep.setting, sweep.kv_tokens()
     return replace(
-        EngineConfig.of(profile),
+        EngineConfig.of(profile, offloads=setting.offload),
         kv_blocks=profile.kv_blocks if tokens is None else tokens // profile.block_size,
         max_num_seqs=setting.max_num_seqs,
         max_num_batched_tokens=max(profile.max_num_batched_tokens, setting.max_num_seqs),
-        host_kv_blocks=profile.host_kv_blocks if setting.offload else 0,
     )
 
 

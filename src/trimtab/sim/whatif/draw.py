@@ -139,7 +139,11 @@ class Speed:
 
     def front(self, front: FrontEnd) -> FrontEnd:
         """Return the front end at this speed."""
-        return FrontEnd(front.per_request * self.front_end, front.per_prompt_token * self.front_end)
+        return replace(front, **{f.name: getattr(front, f.name) * self.front_end for f in fields(front)})
+
+    def of(self, profile: Profile) -> Profile:
+        """Return the profile at this speed."""
+        return replace(profile, iteration=self.cost(profile.iteration), front_end=self.front(profile.front_end))
 
 
 def draw_speed(profile: Profile, seed: int) -> Speed:

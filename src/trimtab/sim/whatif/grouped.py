@@ -14,12 +14,9 @@ from trimtab.sim.whatif.draw import Arrival, Speed
 
 
 def simulate_groups(case: Case, replicas: int, requests: Sequence[Arrival], speed: Speed) -> Ledger:
-    """Serve requests to the last one; nobody is refused, because this queue bounds no waits.
-
-    What the front end takes for each request is added to its arrival, and taken off again from what is measured.
-    """
+    """Serve requests to the last one; nobody is refused, because this queue bounds no waits."""
     simulation = Simulation()
-    kind = ModelKind(case.config, speed.cost(case.profile.iteration), swap_seconds=0.0)
+    kind = ModelKind.of(speed.of(case.profile), swap_seconds=0.0, config=case.config)
     machine = MachineKind(min(case.capacity, case.config.max_num_seqs), {case.model: kind})
     world = ModelsWorld(
         simulation,
@@ -28,10 +25,9 @@ def simulate_groups(case: Case, replicas: int, requests: Sequence[Arrival], spee
         {f"server-{number:04}": (machine, case.model) for number in range(replicas)},
         MeanLengths(case.profile.output_length.median_tokens),
     )
-    front = speed.front(case.profile.front_end).per_request
     world.feed(
         PlannedArrival(
-            arrival.request.at_seconds + front,
+            arrival.request.at_seconds,
             case.model,
             arrival.level,
             arrival.request.input_tokens,
@@ -40,6 +36,4 @@ def simulate_groups(case: Case, replicas: int, requests: Sequence[Arrival], spee
         for arrival in requests
     )
     simulation.run()
-    for number in range(len(world.ledger)):
-        world.ledger.arrived_at[number] -= front
     return world.ledger

@@ -73,14 +73,7 @@ def simulate(case: Case, order: Order, replicas: int, requests: Sequence[Arrival
     """Serve requests to the last one; those that wait longer than the pool allows are refused, as in production."""
     simulation = Simulation()
     world = PoolWorld(simulation, bounds=case.bounds, order=order)
-    front = speed.front(case.profile.front_end)
-    kind = ServerKind(
-        case.config,
-        speed.cost(case.profile.iteration),
-        case.capacity,
-        front_end_seconds=front.per_request,
-        front_end_seconds_per_token=front.per_prompt_token,
-    )
+    kind = ServerKind.of(speed.of(case.profile), config=case.config, capacity=case.capacity)
     world.add_servers(kind, replicas)
     if requests:
         simulation.at(requests[0].request.at_seconds, _Arrives(world, requests))
