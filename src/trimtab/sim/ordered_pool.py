@@ -22,7 +22,7 @@ from trimtab.sim.ledger import Ledger
 from trimtab.sim.profile import Profile, load_profile
 from trimtab.sim.serving import EngineConfig
 from trimtab.sim.slots import Floats, gamma_arrivals
-from trimtab.sim.streams import stream
+from trimtab.sim.streams import PILOT, stream
 from trimtab.sim.world import PoolWorld, ServerKind
 from trimtab.workload.catalog import SHIPPED, find_traces
 from trimtab.workload.request import TraceRequest, statistics_of
@@ -30,7 +30,6 @@ from trimtab.workload.request import TraceRequest, statistics_of
 PATIENT = Bounds(max_requests=10**9, max_waiting_seconds=1e12, max_seconds_without_endpoint=1e12)
 """Bounds of a queue that sends nobody away, so that every order serves the same requests."""
 
-_PILOT = 1_000_000
 _ROUNDS = 24  # times that the batch turns over while its rate is measured
 _LEAST_REQUESTS = 1000
 _FROM, _TO = 0.1, 0.8  # of the requests: the batch is full in between
@@ -156,7 +155,7 @@ class Pace:
 def full_pace(engine: Engine) -> Pace:
     """Measure what an engine does while its batch is full, under a pilot seed and first come, first served."""
     count = max(_ROUNDS * engine.sequences, _LEAST_REQUESTS)
-    ledger = run(engine, engine.demand(_PILOT, count, inf).requests, None, fcfs.order)
+    ledger = run(engine, engine.demand(PILOT, count, inf).requests, None, fcfs.order)
     ended = ledger.column("ended_at")
     order = np.argsort(ended, kind="stable")[int(_FROM * count) : int(_TO * count)]
     held = (ended - ledger.column("admitted_at"))[order]
