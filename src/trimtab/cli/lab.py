@@ -150,6 +150,7 @@ def run_experiment(
     """
     order = Order(find(name), parts, **options)
     check_data(order.data)
+    order.chosen()  # an unknown part is refused before anything is written
     folder = make_folder(out or Path("lab", name))
     with TerminalProgress() as progress, backend(workers, dask):
         result = run(order, RowKeeper(folder), progress)

@@ -1,8 +1,9 @@
 """What the rows of a part say: means and differences with intervals, and the verdict on each claim."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from math import isfinite, nan
 
 import numpy as np
@@ -88,7 +89,7 @@ class Finding:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A part that was run.
 
@@ -109,8 +110,11 @@ class Table:
 
     def line(self, setting: str, policy: str, metric: str) -> Line | None:
         """Return one line, or None where there is none."""
-        names = (setting, policy, metric)
-        return next((line for line in self.lines if (line.setting.name, line.policy, line.metric.name) == names), None)
+        return self._by_name.get((setting, policy, metric))
+
+    @cached_property
+    def _by_name(self) -> Mapping[tuple[str, str, str], Line]:
+        return {(line.setting.name, line.policy, line.metric.name): line for line in self.lines}
 
     def verdict(self, claim: Claim) -> Verdict:
         """Return what is to be said of a claim over all its settings: the worst of them."""
@@ -160,6 +164,7 @@ class _Values:
     def __init__(self, part: Part, seeds: int, records: Sequence[Record]) -> None:
         self._seeds = seeds
         self._arrays: dict[tuple[int, str, str], NDArray[np.float64]] = {}
+        self._present = {(record.place, record.policy) for record in records}
         for record in records:
             for metric in part.metrics:
                 key = (record.place, record.policy, metric.name)
@@ -167,7 +172,7 @@ class _Values:
                 array[record.seed] = _number(record.row[metric.name])
 
     def has(self, place: int, policy: str) -> bool:
-        return any(key[0] == place and key[1] == policy for key in self._arrays)
+        return (place, policy) in self._present
 
     def get(self, place: int, policy: str, metric: str) -> NDArray[np.float64]:
         return self._arrays.get((place, policy, metric), np.full(self._seeds, nan))

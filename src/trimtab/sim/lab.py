@@ -14,6 +14,7 @@ from trimtab.sim.sweep import Outcome, sweep, tasks_of
 
 QUICK_SEEDS = 5
 _SECONDS_BETWEEN_WRITES = 5.0
+_WRITING_SHARE = 30.0  # times as long as a write takes, until the next one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,10 @@ class Order:
         known = {part.name: part for part in self.experiment.parts()}
         for name in self.parts:
             if name not in known:
-                near = get_close_matches(name, known, n=1, cutoff=0.5) or known
+                near = get_close_matches(name, known, n=1, cutoff=0.5)
+                meant = f"did you mean {near[0]}? " if near else ""
                 what = f"the experiment {self.experiment.name} has no part {name!r}"
-                raise Problem(what, fix=f"name one of {', '.join(near)}")
+                raise Problem(what, fix=f"{meant}its parts are {', '.join(known)}")
         return [part for name, part in known.items() if not self.parts or name in self.parts]
 
     def seeds_of(self, part: Part) -> int:
@@ -132,14 +134,15 @@ def run(order: Order, keep: Keep, watch: Watch) -> Result:
 
 def _collect(order: Order, part: Part, keep: Keep, watch: Watch, outcomes: list[Outcome]) -> None:
     tasks = tasks_of(part, order.seeds_of(part), order.data)
-    written = perf_counter()
+    due = perf_counter() + _SECONDS_BETWEEN_WRITES
     watch.advance(part.name, 0, len(tasks))
     for outcome in sweep(tasks):
         outcomes.append(outcome)
         watch.advance(part.name, len(outcomes), len(tasks), outcome.task.described)
-        if perf_counter() - written > _SECONDS_BETWEEN_WRITES:
+        if (began := perf_counter()) >= due:
             _close(order, part, keep, outcomes)
-            written = perf_counter()
+            took = perf_counter() - began
+            due = began + max(_SECONDS_BETWEEN_WRITES, _WRITING_SHARE * took)
 
 
 def _close(order: Order, part: Part, keep: Keep, outcomes: Sequence[Outcome]) -> PartResult:

@@ -94,6 +94,28 @@ def _fieller(ours: NDArray[np.float64], theirs: NDArray[np.float64], confidence:
     return (middle - root) / square, (middle + root) / square
 
 
+def share_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the part of trials that succeeded, with its exact interval (Clopper and Pearson 1934)."""
+    if not trials:
+        return NOTHING
+    interval = stats.binomtest(successes, trials).proportion_ci(confidence, method="exact")
+    return Estimate(trials, successes / trials, float(interval.low), float(interval.high))
+
+
+def range_of_draws(values: ArrayLike, coverage: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the ends between which a further draw lies with this probability, whatever the distribution.
+
+    They are order statistics: with fewer than 39 draws and a coverage of 95 %, the least and the largest, between which
+    a further one of n + 1 lies with probability (n - 1) / (n + 1). NaN without values.
+    """
+    seen = _finite(np.asarray(values, dtype=np.float64))
+    if not seen.size:
+        return nan, nan
+    tail = (1 - coverage) / 2
+    low, high = np.quantile(seen, [tail, 1 - tail], method="weibull")
+    return float(low), float(high)
+
+
 def paired_p(values: ArrayLike, baseline: ArrayLike) -> float:
     """Return the two-sided p value of the paired t test; NaN with less than two pairs.
 

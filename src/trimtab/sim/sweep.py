@@ -62,12 +62,15 @@ def tasks_of(part: Part, seeds: int, data: Path | None) -> list[Task]:
 
 
 def execute(task: Task) -> Outcome:
-    """Run one task, in whatever process this is."""
+    """Run one task, in whatever process this is; a defect is raised with a note that says which task it was."""
     started = perf_counter()
     try:
         rows = tuple(dict(row) for row in task.run(task.seed, task.setting, task.data))
     except Problem as error:
         return Outcome(task, (), perf_counter() - started, (f"{task.described}: {error.what}", error.fix))
+    except Exception as error:
+        error.add_note(f"in a run of the lab: {task.described}")
+        raise
     return Outcome(task, rows, perf_counter() - started)
 
 

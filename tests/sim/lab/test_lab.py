@@ -16,7 +16,7 @@ from trimtab.model.problem import Problem
 from trimtab.sim import lab
 from trimtab.sim.lab import Order, run
 from trimtab.sim.report.folder import RowKeeper, write_report
-from trimtab.sim.sweep import sweep, tasks_of
+from trimtab.sim.sweep import execute, sweep, tasks_of
 
 
 class Silent:
@@ -69,7 +69,10 @@ def test_a_part_that_lacks_its_data_says_what(tmp_path: Any) -> None:
 def test_an_unknown_part_gets_a_suggestion() -> None:
     with pytest.raises(Problem) as error:
         Order(TOY, parts=("mian",)).chosen()
-    assert str(error.value) == "the experiment toy has no part 'mian'\nfix: name one of main"
+    assert (
+        str(error.value)
+        == "the experiment toy has no part 'mian'\nfix: did you mean main? its parts are main, forest, needy"
+    )
     assert [part.name for part in Order(TOY, parts=("needy", "main")).chosen()] == ["main", "needy"]
 
 
@@ -124,6 +127,7 @@ def test_ctrl_c_keeps_what_has_finished(tmp_path: Any, monkeypatch: Any) -> Any:
 
 def test_rows_are_on_disk_while_others_are_still_to_come(tmp_path: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(lab, "_SECONDS_BETWEEN_WRITES", 0.0)
+    monkeypatch.setattr(lab, "_WRITING_SHARE", 0.0)
     seen = []
 
     class Reading(Silent):
@@ -144,6 +148,13 @@ def test_a_run_that_cannot_be_made_is_named(backend: Any) -> None:
     assert error.value.what.startswith("setting 'rate ")
     assert "seed 2: the pool has no server" in error.value.what
     assert error.value.fix == "give it one"
+
+
+def test_a_defect_says_in_which_run_it_was() -> None:
+    task = tasks_of(replace(MAIN, run=toy.break_down), 1, None)[0]
+    with pytest.raises(ZeroDivisionError) as error:
+        execute(task)
+    assert error.value.__notes__ == ["in a run of the lab: setting 'rate 0.5, 1 slots', seed 0"]
 
 
 def test_an_experiment_without_a_part_that_can_run_still_reports(tmp_path: Any) -> None:

@@ -19,6 +19,8 @@ from trimtab.sim.statistics import (
     paired_difference,
     paired_p,
     paired_ratio,
+    range_of_draws,
+    share_interval,
     warm_up,
     worst_attainment,
 )
@@ -181,6 +183,27 @@ def test_a_constant_run_is_steady_from_the_start() -> None:
 def test_a_warm_up_needs_numbers(series: Any) -> None:
     with pytest.raises(ValueError, match="200 numbers"):
         warm_up(series)
+
+
+def test_the_interval_of_a_share_is_scipys() -> None:
+    seen = share_interval(19, 20)
+    interval = stats.binomtest(19, 20).proportion_ci(0.95, method="exact")
+    assert (seen.mean, seen.low, seen.high) == (0.95, interval.low, interval.high)
+    assert share_interval(20, 20).low == pytest.approx(0.025 ** (1 / 20))
+    assert share_interval(0, 0).n == 0
+
+
+def test_the_range_of_draws_is_their_ends_until_there_are_enough() -> None:
+    assert range_of_draws([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert range_of_draws(np.arange(1, 40)) == pytest.approx((1.0, 39.0))
+    assert range_of_draws(np.arange(1, 400)) == pytest.approx((10.0, 390.0))
+    assert all(math.isnan(end) for end in range_of_draws([]))
+
+
+def test_a_further_draw_lies_in_the_range_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(8).lognormal(0, 1, (4000, 40))
+    held = [low <= draw[-1] <= high for draw in draws for low, high in [range_of_draws(draw[:-1])]]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.012)
 
 
 def test_goodput_counts_what_met_its_level() -> None:

@@ -36,6 +36,10 @@ def fail_on_seed_two(seed: int, setting: Setting, data: Path | None) -> list[Row
     return run(seed, setting, data)
 
 
+def break_down(seed: int, setting: Setting, data: Path | None) -> list[Row]:
+    raise ZeroDivisionError(seed, setting.name, data)
+
+
 MAIN = Part(
     name="main",
     title="The main table",

@@ -145,5 +145,8 @@ def test_what_is_wrong_with_a_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="holds no ServingPool"):
         read_pool(tmp_path / "empty.yaml")
     path = write_pool(tmp_path, manifest(serviceLevels=[LEVELS[0] | {"percentile": 200}]))
-    with pytest.raises(Problem, match="percentile"):
+    with pytest.raises(Problem, match=r"explain servingpool\.spec\.serviceLevels\.percentile"):
+        read_pool(path)
+    path = write_pool(tmp_path, manifest() | {"metadata": {"namespace": "ai"}})
+    with pytest.raises(Problem, match=r"correct metadata\.name in the manifest"):
         read_pool(path)

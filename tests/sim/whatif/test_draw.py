@@ -50,16 +50,19 @@ def test_draws_resemble_the_recording(trace: Path) -> None:
 
 def test_predictions_go_with_their_requests(trace: Path) -> None:
     source = recorded(str(trace), None)
-    assert np.isfinite(source.tau)
-    chosen = replace(source, predicted=tuple(float(r.output_tokens) for r in source.trace.requests))
+    assert source.foresight is not None
+    lengths = tuple(float(request.output_tokens) for request in source.trace.requests)
+    chosen = replace(source, foresight=replace(source.foresight, predicted=lengths))
     for arrival in draw_requests(chosen, CASE.levels, 0, 1.5, 60):
         assert arrival.predicted == arrival.request.output_tokens
 
 
 def test_lengths_that_nobody_can_predict_get_no_predictions(trace: Path) -> None:
-    source = recorded(str(trace), None)  # drawn uniformly: nothing tells a long answer from a short one
-    assert source.tau < 0.3
-    assert source.predicted is None
+    seen = recorded(str(trace), None).foresight  # drawn uniformly: nothing tells a long answer from a short one
+    assert seen is not None
+    assert seen.tau < 0.3
+    assert seen.trusted < 0.1
+    assert not seen.substituted
 
 
 def test_half_of_the_draws_are_further_off_than_the_median_error() -> None:

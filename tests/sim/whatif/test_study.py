@@ -18,8 +18,8 @@ from tests.sim.lab.test_lab import Silent
 from tests.sim.whatif.pools import SLOW, case, write_trace
 from trimtab.model.problem import Problem
 from trimtab.sim.whatif import answer as module
-from trimtab.sim.whatif.answer import Answer, answer, answer_values, chances_of
-from trimtab.sim.whatif.study import Question, Study, _least, study, values_by_seed
+from trimtab.sim.whatif.answer import Answer, answer, answer_values
+from trimtab.sim.whatif.study import Question, Study, _least, chances_of, least_enough, study, values_by_seed
 from trimtab.sim.whatif.view import answer_view, range_text, write_answer
 
 SECONDS = 30.0
@@ -50,11 +50,22 @@ def answered(found: Study) -> Answer:
 def test_the_least_number_that_is_enough_was_tried_and_so_was_the_one_below(found: Study, answered: Answer) -> None:
     for policy in answered.policies:
         chances = chances_of(found.replicas, policy.policy)
-        assert policy.sure is not None
+        least = least_enough(chances, 0.95)
+        assert least is not None
         assert policy.likely is not None
-        assert policy.likely <= policy.sure
-        assert chances[policy.sure] >= 0.95
-        assert policy.sure == 1 or chances[policy.sure - 1] < 0.95
+        assert policy.likely <= least
+        assert chances[least] >= 0.95
+        assert least == 1 or chances[least - 1] < 0.95
+
+
+def test_what_was_found_is_held_against_draws_that_it_was_not_found_by(found: Study, answered: Answer) -> None:
+    for policy in answered.policies:
+        confirmed = policy.confirmed
+        assert confirmed is not None
+        assert policy.sure == confirmed.replicas
+        assert confirmed.replicas >= (least_enough(chances_of(found.replicas, policy.policy), 0.95) or 0)
+        assert confirmed.met >= 0.95 * confirmed.share.n
+        assert confirmed.share.low < confirmed.share.mean <= confirmed.share.high == 1.0
 
 
 def test_cost_is_of_the_replicas_that_are_enough(answered: Answer) -> None:
@@ -127,10 +138,16 @@ def test_the_knee_is_where_the_objective_is_missed_first(spare: list[float], kne
 
 def test_the_answer_says_what_an_admin_asks(answered: Answer) -> None:
     text = " ".join(answered.sentences)
-    for wanted in ("enough for", "requests/s under FCFS", "of 3 draws", "GPU-hours a day", "up to", "Policies: SSJF"):
+    for wanted in ("enough for", "requests/s under FCFS", "of 3", "GPU-hours a day", "up to", "Policies: SSJF"):
         assert wanted in text
     assumed = " ".join(answered.assumptions)
-    for wanted in ("small.csv", "median error 20%", "refused requests count as missed", "fast 50%", "served as FCFS"):
+    for wanted in (
+        "small.csv",
+        "median error 20%",
+        "refused requests count as missed",
+        "fast 50%",
+        "The drift guard trusted it",
+    ):
         assert wanted in assumed
 
 

@@ -1,6 +1,7 @@
 """`trimtab lab list` and `run`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +57,12 @@ def test_an_unknown_experiment_gets_a_suggestion() -> None:
         invoke("run", "tuy")
     with pytest.raises(Problem, match="fix: name one of toy"):
         invoke("run", "something-else")
+
+
+def test_an_unknown_part_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="its parts are main, forest, needy"):
+        invoke("run", "toy", "--part", "nope", "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_data_folder_must_be_there(tmp_path: Any) -> None:

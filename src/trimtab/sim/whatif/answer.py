@@ -9,18 +9,27 @@ import numpy as np
 
 from trimtab.sim.findings import Table
 from trimtab.sim.report.numerals import plain, short
-from trimtab.sim.statistics import Estimate, paired_difference
+from trimtab.sim.statistics import Estimate, paired_difference, range_of_draws
 from trimtab.sim.whatif.draw import BLOCK_SECONDS, stated_errors
 from trimtab.sim.whatif.run import GROUPED, WARM_UP
-from trimtab.sim.whatif.study import LIKELY, SURE, Question, Study, settings_of, values_by_seed
+from trimtab.sim.whatif.study import (
+    LIKELY,
+    SURE,
+    Confirmed,
+    Question,
+    Study,
+    chances_of,
+    least_enough,
+    settings_of,
+    values_by_seed,
+)
 
 _HOURS = 24.0
-_POORLY_RANKED = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A number over the draws: its mean, and the least and the largest that was seen."""
+    """A number over the draws: its mean, and the ends between which a further draw lies with 95 % (see statistics)."""
 
     mean: float
     low: float
@@ -32,8 +41,10 @@ class PolicyAnswer:
     """What one policy needs and gives.
 
     Attributes:
-        sure: Least replicas that met the objective in 95 % of the draws; None: no number that was tried.
+        sure: Least replicas that met the objective in 95 % of the draws, and of fresh ones; None: no number that was
+            tried.
         likely: Least replicas that met it in half of them.
+        confirmed: How `sure` did on the fresh draws.
         chance: Part of the draws in which the pool's own replicas met the objective.
         attainment: With the pool's own replicas at the load that is asked about, in percent, by level.
         knee: Requests per second up to which the pool's own replicas meet the objective.
@@ -45,6 +56,7 @@ class PolicyAnswer:
     policy: str
     sure: int | None
     likely: int | None
+    confirmed: Confirmed | None
     chance: float
     attainment: Mapping[str, Range]
     knee: Range
@@ -79,7 +91,8 @@ def answer(study: Study, gpu_hour_price: float | None) -> Answer:
 def _policy(study: Study, name: str, first: Mapping[int, float], price: float | None) -> PolicyAnswer:
     case = study.question.case
     chances = chances_of(study.replicas, name)
-    sure, likely = _least(chances, SURE), _least(chances, LIKELY)
+    confirmed = study.confirmed[name]
+    sure = confirmed.replicas if confirmed else None
     knees = _knees(study, name)
     gain = None
     if name != study.question.policies[0]:
@@ -89,31 +102,15 @@ def _policy(study: Study, name: str, first: Mapping[int, float], price: float | 
     return PolicyAnswer(
         policy=name,
         sure=sure,
-        likely=likely,
+        likely=least_enough(chances, LIKELY),
+        confirmed=confirmed,
         chance=chances.get(case.replicas, nan),
         attainment={level.name: _attained(study, name, f"attainment {level.name}") for level in case.levels},
-        knee=_range(list(knees.values())),
+        knee=range_over(list(knees.values())),
         knee_gain=gain,
         gpu_hours=hours,
         price=hours * price if price is not None else nan,
     )
-
-
-def chances_of(table: Table, policy: str) -> dict[int, float]:
-    """Return the part of the draws in which the objective was met, by number of replicas."""
-    met = values_by_seed(table, policy, "objective met")
-    counts = [int(count) for count, _ in settings_of(table, "replicas")]
-    return {count: float(np.mean(list(met[place].values()))) for place, count in enumerate(counts) if place in met}
-
-
-def _least(chances: Mapping[int, float], enough: float) -> int | None:
-    """Return the least number from which on all that were tried were enough."""
-    least = None
-    for count in sorted(chances, reverse=True):
-        if chances[count] < enough:
-            break
-        least = count
-    return least
 
 
 def _attained(study: Study, policy: str, metric: str) -> Range:
@@ -121,7 +118,7 @@ def _attained(study: Study, policy: str, metric: str) -> Range:
     values = values_by_seed(study.replicas, policy, metric)
     for place, (count, _) in enumerate(settings_of(study.replicas, "replicas")):
         if int(count) == own and place in values:
-            return _range(list(values[place].values()))
+            return range_over(list(values[place].values()))
     return Range(nan, nan, nan)
 
 
@@ -144,8 +141,9 @@ def _crossing(rates: Sequence[float], spare: Sequence[float]) -> float:
     return rates[-1]
 
 
-def _range(values: Sequence[float]) -> Range:
-    return Range(float(np.mean(values)), min(values), max(values))
+def range_over(values: Sequence[float]) -> Range:
+    """Summarize a number that every draw has."""
+    return Range(float(np.mean(values)), *range_of_draws(values))
 
 
 def _sentences(study: Study, policies: Sequence[PolicyAnswer]) -> tuple[str, ...]:
@@ -161,15 +159,17 @@ def _sentences(study: Study, policies: Sequence[PolicyAnswer]) -> tuple[str, ...
 
 def _replicas_sentence(study: Study, own: PolicyAnswer) -> str:
     rate, case = short(study.rate), study.question.case
-    if own.sure is None:
+    if own.sure is None or own.confirmed is None:
         return (
             f"No number of replicas that was tried meets the objective at {rate} requests/s under {own.policy} in "
             f"{SURE:.0%} of the draws: even a replica with little to do is too slow for some target. "
             "Relax the target, or choose a faster engine."
         )
-    met = round(chances_of(study.replicas, own.policy)[own.sure] * study.question.seeds)
-    text = f"{_count(own.sure)} enough for {rate} requests/s under {own.policy}: the objective was met in {met} of "
-    text += f"{study.question.seeds} draws."
+    low, high = own.confirmed.share.low, own.confirmed.share.high
+    text = (
+        f"{_count(own.sure)} enough for {rate} requests/s under {own.policy}: on fresh draws the objective was met in "
+        f"{own.confirmed.met} of {own.confirmed.share.n} (95 % interval of that share: {low:.0%} to {high:.0%})."
+    )
     if own.likely is not None and own.likely < own.sure:
         text += f" {_count(own.likely)} more likely enough than not, but not safe."
     gpus = own.sure * case.gpus
@@ -191,7 +191,7 @@ def _own_sentence(study: Study, own: PolicyAnswer) -> str:
     replicas = f"{case.replicas} replica{'s' if case.replicas > 1 else ''}"
     return (
         f"With {replicas} the objective was met in {draws} of {study.question.seeds} draws; attainment "
-        f"[least, largest draw]: {', '.join(parts)}."
+        f"[95 % range of draws]: {', '.join(parts)}."
     )
 
 
@@ -255,17 +255,16 @@ def _assumptions(study: Study) -> tuple[str, ...]:
 
 
 def _predictions(study: Study) -> tuple[str, ...]:
-    if "SSJF" not in study.question.policies:
+    seen = study.foresight
+    if seen is None:
         return ()
-    tau = f"Kendall's tau {study.tau:.2f} on this trace"
-    if study.tau < _POORLY_RANKED:
-        return (f"SSJF: the shipped length predictor ranks these requests too poorly ({tau}); it is served as FCFS.",)
-    return (
-        (
-            f"SSJF uses the shipped length predictor ({tau}); where it was trained on the trace's first part, that is "
-            "flattering."
-        ),
+    text = (
+        f"SSJF uses the shipped length predictor (Kendall's tau {seen.tau:.2f} on requests that it was not trained on). "
+        f"The drift guard trusted it for {seen.trusted:.0%} of requests; others count as of typical length."
     )
+    if seen.substituted:
+        text += " Requests that it was trained on got later predictions, of answers about as long."
+    return (text,)
 
 
 def _groups(study: Study) -> tuple[str, ...]:
@@ -273,7 +272,7 @@ def _groups(study: Study) -> tuple[str, ...]:
         return ()
     return (
         (
-            "QLM plans groups of requests and refuses nobody, so its overloads last longer than others'. "
+            "QLM plans groups of requests. Who waited longer than the pool allows counts as refused, but was served. "
             "It knows deadlines of first tokens, not of whole answers where a level has both."
         ),
     )
@@ -312,6 +311,13 @@ def _policy_values(policy: PolicyAnswer) -> dict[str, Any]:
         "policy": policy.policy,
         "replicas_sure": policy.sure,
         "replicas_likely": policy.likely,
+        "confirmed": policy.confirmed
+        and {
+            "draws": policy.confirmed.share.n,
+            "met": policy.confirmed.met,
+            "share_low": policy.confirmed.share.low,
+            "share_high": policy.confirmed.share.high,
+        },
         "chance_with_own_replicas": policy.chance,
         "attainment": {name: range_values(reached) for name, reached in policy.attainment.items()},
         "knee_requests_per_second": range_values(policy.knee),
@@ -333,7 +339,7 @@ def _rows(question: Question, table: Table, column: str) -> list[dict[str, Any]]
         for policy in table.policies:
             row: dict[str, Any] = {column: value, "policy": policy}
             for metric in ("attainment", *(f"attainment {level.name}" for level in question.case.levels), "goodput"):
-                row[metric] = range_values(_range(list(values_by_seed(table, policy, metric)[place].values())))
+                row[metric] = range_values(range_over(list(values_by_seed(table, policy, metric)[place].values())))
             met = values_by_seed(table, policy, "objective met")[place]
             rows.append({**row, "objective_met_in": float(np.mean(list(met.values())))})
     return rows

@@ -37,6 +37,7 @@ class Level:
     Attributes:
         objective: Percent of its requests that must meet all targets.
         share: Of the requests, 0 to 1.
+        weight: How much a miss of it counts against a miss of others, for orders that weigh.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Level:
     completion_seconds: float | None
     objective: float
     share: float
+    weight: float = 1.0
 
     @property
     def deadline_seconds(self) -> float:
@@ -107,7 +109,8 @@ def read_pool(path: Path, name: str | None = None) -> ServingPool:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        fix = f"correct {field}; `kubectl explain servingpool.spec` describes every field"
+        explained = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        fix = f"correct {field} in the manifest; `kubectl explain servingpool.{explained}` describes it"
         raise Problem(f"{path}: {field}: {first['msg']}", fix=fix) from error
 
 
@@ -343,6 +346,7 @@ def _level(level: ServiceLevel, share: float) -> Level:
         None if level.completion_seconds is None else float(level.completion_seconds),
         float(level.percentile),
         share,
+        float(level.weight),
     )
 
 

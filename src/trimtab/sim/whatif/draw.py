@@ -6,22 +6,18 @@ Policies and replica counts are compared on the same draws.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from math import ceil, nan
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from trimtab.decide.queueing.drift import DriftPolicy, gate
-from trimtab.decide.queueing.rank import kendall_tau
-from trimtab.learn.length_replay import foresee
-from trimtab.learn.shipped import predictor_from
 from trimtab.sim.profile import FrontEnd, IterationCost, Profile
 from trimtab.sim.streams import stream
 from trimtab.sim.whatif.case import Level
+from trimtab.sim.whatif.foresight import Foresight, foresight_of
 from trimtab.workload.catalog import find_traces
 from trimtab.workload.generated import Generated
-from trimtab.workload.length_log import examples_of
 from trimtab.workload.request import Trace, TraceRequest
 
 BLOCK_SECONDS = 30.0
@@ -36,17 +32,18 @@ _NOT_SECONDS = frozenset({"split_decodes", "sharpness"})
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """A recorded trace with the predictions that a predictor made as it went on.
+    """A recorded trace with what the queue is told of its lengths.
 
     Attributes:
-        predicted: Tokens of each answer as predicted at its arrival; None without, e.g. where the drift guard withholds
-            them.
-        tau: Kendall's tau between predicted and true lengths; NaN without predictions.
+        foresight: Predictions as they would have been made; None where no policy uses them.
     """
 
     trace: Trace
-    predicted: tuple[float, ...] | None
-    tau: float
+    foresight: Foresight | None = None
+
+    def predicted(self, number: int) -> float | None:
+        """Return the tokens of an answer as predicted at its arrival, None without a prediction."""
+        return None if self.foresight is None else self.foresight.predicted[number]
 
 
 @lru_cache(maxsize=2)
@@ -65,13 +62,7 @@ def recorded(name: str, data: Path | None, *, predict: bool = True) -> Requests:
     drawn = isinstance(entry, Generated) or entry.format.name == "servegen"
     seconds = _DRAWN_SECONDS if drawn else float("inf")
     trace = entry.load(seed=0, start_seconds=0.0, duration_seconds=seconds)
-    if not predict:
-        return Requests(trace, None, nan)
-    examples = examples_of(trace)
-    predictions = [prediction.p50 for prediction in foresee(predictor_from(), examples)]
-    tau = kendall_tau(predictions, [request.output_tokens for request in trace.requests])
-    useful = gate(tau, DriftPolicy()) == "ssjf"
-    return Requests(trace, tuple(predictions) if useful else None, float(tau))
+    return Requests(trace, foresight_of(trace) if predict else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +98,7 @@ def draw_requests(source: Requests, levels: Sequence[Level], seed: int, load: fl
             at = (start + offset) / load
             if at < seconds:
                 request = replace(source.trace.requests[number], at_seconds=at)
-                predicted = None if source.predicted is None else source.predicted[number]
-                drawn.append(Arrival(request, levels[level].name, predicted))
+                drawn.append(Arrival(request, levels[level].name, source.predicted(number)))
     return drawn
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trimtab.sim.findings import Table
 from trimtab.sim.report.drawing import BASELINE_COLOR, COLORS, Picture, dress, legend, panels, png
 from trimtab.sim.report.numerals import short
+from trimtab.sim.statistics import range_of_draws
 from trimtab.sim.whatif.answer import Answer
 from trimtab.sim.whatif.case import Level
 from trimtab.sim.whatif.study import settings_of, values_by_seed
@@ -34,14 +35,14 @@ def draw_answer(found: Answer) -> list[Picture]:
             "load",
             loads,
             f"Attainment over load with {own} replica{'s' if own > 1 else ''}: the line is the mean over draws, the "
-            "band reaches from the least to the largest draw. Each draw has its knee where it falls below the "
+            "band is the 95 % range of draws. Each draw has its knee where it falls below the "
             "objective (red), or at the last load if it never does; vertical: the load that was asked about.",
         ),
         Picture(
             "replicas",
             replicas,
-            "Attainment over the number of replicas at the load that was asked about: mean over draws, bars from the "
-            "least to the largest draw. Enough is where even the bars stay above the objective (red).",
+            "Attainment over the number of replicas at the load that was asked about: mean over draws, bars are "
+            "the 95 % range of draws. Enough is where even the bars stay above the objective (red).",
         ),
     ]
 
@@ -69,7 +70,8 @@ def _line(axes: "Axes", table: Table, number: int, policy: str, level: Level, co
     places = [value for value, _ in settings_of(table, column)]
     points = [(place, draws) for place, draws in zip(places, map(_draws, by_place.values()), strict=True) if draws.size]
     x = np.array([place for place, _ in points])
-    mean, low, high = (np.array([how(draws) for _, draws in points]) for how in (np.mean, np.min, np.max))
+    mean = np.array([np.mean(draws) for _, draws in points])
+    low, high = np.array([range_of_draws(draws) for _, draws in points]).T
     color = BASELINE_COLOR if number == 0 else COLORS[(number - 1) % len(COLORS)]
     style: dict[str, Any] = {"color": color, "marker": _MARKERS[number % len(_MARKERS)], "ms": 4.5}
     dashes = _DASHES[number % len(_DASHES)]

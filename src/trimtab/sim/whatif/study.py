@@ -11,10 +11,12 @@ from trimtab.model.problem import Problem
 from trimtab.sim.experiment import Metric, Part, Row, Setting
 from trimtab.sim.findings import Table, tabulate
 from trimtab.sim.lab import Watch
+from trimtab.sim.statistics import Estimate, share_interval
 from trimtab.sim.streams import PILOT
 from trimtab.sim.sweep import Outcome, Task, sweep
 from trimtab.sim.whatif.case import Case
 from trimtab.sim.whatif.draw import draw_requests, draw_speed, recorded
+from trimtab.sim.whatif.foresight import Foresight
 from trimtab.sim.whatif.run import check_policies, fitting, judge, serve
 
 SURE = 0.95
@@ -29,6 +31,7 @@ _CURVE = (0.4, 0.6, 0.75, 0.85, 0.93, 1.0, 1.08, 1.2, 1.4, 1.65)  # loads of the
 _CURVE_SEEDS = 10
 _PILOTS = 3
 _BISECTIONS = 6
+_MORE = 3  # replicas that are tried beyond those found, at least
 _MOST_TOO_LONG = 0.5  # of the requests: what is left would say nothing of the trace
 _FARTHEST = 64.0  # from the load that arithmetic expects to fill the pool
 
@@ -81,20 +84,37 @@ class Study:
 
     Attributes:
         rate: Requests per second at the load that is asked about.
-        replicas: A table over numbers of replicas, at that load.
+        replicas: A table over numbers of replicas, at that load; where the least number was looked for.
+        confirmed: By policy, the number that was found, on draws that it was not looked for with; None where none was.
         loads: A table over loads, with the pool's own replicas.
         seconds: How long requests arrived in each run of the two tables.
-        tau: How well the predictor ranks the trace's answers; NaN where no policy uses it.
+        foresight: What the queue was told of lengths; None where no policy asks.
         too_long: Part of the trace's requests that the engine cannot hold; they are left out.
     """
 
     question: Question
     rate: float
     replicas: Table
+    confirmed: Mapping[str, "Confirmed | None"]
     loads: Table
     seconds: tuple[float, float]
-    tau: float
+    foresight: Foresight | None
     too_long: float
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A number of replicas on fresh draws.
+
+    Attributes:
+        replicas: The number that was found, or more where it did not hold.
+        met: Draws in which the objective was met.
+        share: The same as a part of all, with its 95 % interval.
+    """
+
+    replicas: int
+    met: int
+    share: Estimate
 
 
 @dataclass(slots=True)
@@ -150,10 +170,11 @@ def study(question: Question, watch: Watch) -> Study:
     full = _full_rate(question.case, [(r.input_tokens, r.output_tokens) for r in trace.requests])
     seconds = question.seconds or _seconds(rate)
     replicas = _replicas(question, seconds, rate / full, watch)
+    confirmed = _confirmed(question, seconds, replicas, watch)
     own = full * question.case.replicas / rate  # the load that fills the pool, relative to the one asked about
     own_seconds = question.seconds or _seconds(rate * own)
     loads = _loads(question, own_seconds, own, rate, watch)
-    return Study(question, rate, replicas, loads, (seconds, own_seconds), source.tau, long)
+    return Study(question, rate, replicas, confirmed, loads, (seconds, own_seconds), source.foresight, long)
 
 
 def _seconds(rate: float) -> float:
@@ -191,6 +212,45 @@ def _replicas(question: Question, seconds: float, needed: float, watch: Watch) -
     chance(question.case.replicas, question.policies[0])
     steps.done()
     return explorer.table()
+
+
+def _confirmed(question: Question, seconds: float, table: Table, watch: Watch) -> dict[str, Confirmed | None]:
+    """Hold the number found for each policy against draws that it was not chosen by; take more where it fails there."""
+    steps = _Steps(watch, "confirmation")
+    part = _part("confirmation", "", question, seconds)
+    fresh = _Explorer(part, range(question.seeds, 2 * question.seeds), question.data, steps)
+    found: dict[str, Confirmed | None] = {}
+    for policy in question.policies:
+        count = least_enough(chances_of(table, policy), SURE)
+        found[policy] = None if count is None else _confirm(question, fresh, policy, count)
+    steps.done()
+    return found
+
+
+def _confirm(question: Question, fresh: _Explorer, policy: str, count: int) -> Confirmed | None:
+    for replicas in range(count, 2 * count + _MORE):
+        rows = fresh.rows(replicas, _setting(replicas, question.load), policy)
+        met = sum(bool(row["objective met"]) for row in rows)
+        if met >= SURE * len(rows):
+            return Confirmed(replicas, met, share_interval(met, len(rows)))
+    return None
+
+
+def chances_of(table: Table, policy: str) -> dict[int, float]:
+    """Return the part of the draws in which the objective was met, by number of replicas."""
+    met = values_by_seed(table, policy, "objective met")
+    counts = [int(count) for count, _ in settings_of(table, "replicas")]
+    return {count: float(np.mean(list(met[place].values()))) for place, count in enumerate(counts) if place in met}
+
+
+def least_enough(chances: Mapping[int, float], enough: float) -> int | None:
+    """Return the least number from which on all that were tried were enough."""
+    least = None
+    for count in sorted(chances, reverse=True):
+        if chances[count] < enough:
+            break
+        least = count
+    return least
 
 
 def _least(start: int, most: int, enough: Callable[[int], bool]) -> int | None:

@@ -6,7 +6,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -17,7 +16,7 @@ from trimtab.sim.report.files import rows_csv, to_json, write_whole
 from trimtab.sim.report.numerals import DASH, decimals, plain, short, signed
 from trimtab.sim.report.page import inline, templates
 from trimtab.sim.statistics import Estimate
-from trimtab.sim.whatif.answer import Answer, PolicyAnswer, Range, answer_values
+from trimtab.sim.whatif.answer import Answer, PolicyAnswer, Range, answer_values, range_over
 from trimtab.sim.whatif.drawing import draw_answer
 from trimtab.sim.whatif.study import settings_of, values_by_seed
 
@@ -31,7 +30,7 @@ def answer_view(found: Answer) -> RenderableType:
     sentences = [
         Text(f"{sentence}\n", style="bold" if place == 0 else "") for place, sentence in enumerate(found.sentences)
     ]
-    note = Text("in brackets: least and largest draw", style="dim")
+    note = Text("in brackets: 95 % range of draws (of fewer than 39: the least and the largest)", style="dim")
     return Group(*warnings, *sentences, _policies(found), note)
 
 
@@ -121,5 +120,4 @@ def _rows(found: Answer, table: Table, column: str) -> list[Mapping[str, Any]]:
 
 
 def _range(table: Table, policy: str, metric: str, place: int) -> Range:
-    values = list(values_by_seed(table, policy, metric)[place].values())
-    return Range(float(np.mean(values)), min(values), max(values))
+    return range_over(list(values_by_seed(table, policy, metric)[place].values()))
