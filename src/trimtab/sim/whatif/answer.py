@@ -259,7 +259,7 @@ def _predictions(study: Study) -> tuple[str, ...]:
     if seen is None:
         return ()
     text = (
-        f"SSJF uses the shipped length predictor (Kendall's tau {seen.tau:.2f} on requests that it was not trained on). "
+        f"SSJF uses the shipped length predictor (Kendall's tau {seen.tau:.2f} on requests new to it). "
         f"The drift guard trusted it for {seen.trusted:.0%} of requests; others count as of typical length."
     )
     if seen.substituted:
