@@ -33,7 +33,7 @@ FIXED_BATCH = Policy(
     "fixed-latency batches", FixedBatch(LONGEST_ANSWER / MEAN_ANSWER), evicts=False, static_batches=True
 )
 QLM = Policy(
-    "QLM", Qlm(), late_last=True, foresight=True, on_timer=True, makes_room=True,
+    "QLM", Qlm(), late_last=True, foresight=True, on_timer=True, makes_room=True, prepares=True,
     reserve=0.2, tardiness=0.1, judge_start=True, switch_seconds=3.0,
 )  # fmt: skip
 BASELINES = (FCFS, EDF, LATE_LAST, SWAP_BATCHING, FIXED_BATCH)

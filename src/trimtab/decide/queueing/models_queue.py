@@ -6,6 +6,7 @@ out; time is an argument and never goes back. Like `PoolQueue` it is advanced in
 sequence of calls always gives the same orders.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
@@ -83,6 +84,7 @@ class ModelsQueue:
         self._unplaced: list[Lot] = []
         self._waiting: dict[int, Member] = {}
         self._carriers: dict[int, Virtual] = {}
+        self._asked: Counter[str] = Counter()  # requests by model, so far
         self._stale = False  # whether a plan must be made
         self._planned_at = -inf
 
@@ -106,6 +108,7 @@ class ModelsQueue:
         if request.level not in self.levels:
             raise Refused(f"there is no service level {request.level!r}", fix="declare it, or ask for another one")
         seconds = self.levels[request.level].ttft_seconds if self.policy.by_level else CLASSLESS_SECONDS
+        self._asked[request.model] += 1
         self._place(Member(request, request.arrived_at + seconds), at)
         return self.step(at)
 
@@ -260,7 +263,9 @@ class ModelsQueue:
 
     def _machine(self, virtual: Virtual, at: float) -> Machine:
         busy = max(virtual.ready_at - at, 0.0) if virtual.ready_at is not None else 0.0
-        more = self.policy.switch_seconds
+        # Of machines that are equally near, the one whose model is asked for least changes it.
+        asked = self._asked[virtual.resident] if virtual.resident is not None else 0
+        more = self.policy.switch_seconds * (1.0 + asked / max(self._asked.total(), 1))
         swaps = {model: seconds + more for model, seconds in virtual.instance.swap_seconds.items()}
         return Machine(virtual.instance.name, virtual.resident, swaps, busy)
 
@@ -276,7 +281,22 @@ class ModelsQueue:
             if not virtual.has_room:
                 return Orders(tuple(starts), self._make_room(virtual, lot, at))
             starts += self._pull(virtual, lot, at)
+        if self.policy.prepares and virtual.ready_at is None and not virtual.running and virtual.head() is None:
+            return self._prepare(virtual, at)
         return Orders(tuple(starts))
+
+    def _prepare(self, virtual: Virtual, at: float) -> Orders:
+        """Let an idle machine, whose model others hold too, hold the most wanted of the models that nobody holds."""
+        held = Counter(v.resident for v in self._machines.values())
+        missing = [model for model in virtual.instance.speeds if not held[model] and self._asked[model]]
+        if not missing or (virtual.resident is not None and held[virtual.resident] == 1):
+            return Orders()
+        return self._swap(virtual, max(sorted(missing), key=lambda model: self._asked[model]), at)
+
+    def _swap(self, virtual: Virtual, model: str, at: float) -> Orders:
+        virtual.resident = model
+        virtual.ready_at = at + virtual.instance.swap_seconds[model]
+        return Orders(swaps=(Swap(virtual.instance.name, model),))
 
     def _next_lot(self, virtual: Virtual) -> Lot | None:
         """What a machine serves next: the head of its queue, or one that is more urgent on a machine like it."""
@@ -337,9 +357,7 @@ class ModelsQueue:
     def _change(self, virtual: Virtual, lot: Lot, at: float) -> Orders:
         """Bring a machine to another model: let it drain, or evict what it carries, then swap."""
         if not virtual.running:
-            virtual.resident = lot.model
-            virtual.ready_at = at + virtual.instance.swap_seconds[lot.model]
-            return Orders(swaps=(Swap(virtual.instance.name, lot.model),))
+            return self._swap(virtual, lot.model, at)
         if virtual.giving_way or not self.policy.evicts:
             return Orders()
         allowed_at = self._evictable_at(virtual)

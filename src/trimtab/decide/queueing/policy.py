@@ -23,6 +23,7 @@ class Policy:
         on_timer: Whether the queue is planned anew each second that something waits, besides at every new group.
         evicts: Whether running requests give way to another model, their progress kept; else they are waited for.
         makes_room: Whether a running request gives way to one of a level with a shorter promise that is about to miss.
+        prepares: Whether an idle machine fetches a model that nobody holds before it is asked for (warm start).
         balances: Whether a machine serves what waits for others that hold the same model, if that is more urgent.
         static_batches: Whether a machine is given a batch only when it has finished the one before.
         mega_tokens: Prompts above this get groups of their own [recalled]; None: no prompt does.
@@ -42,6 +43,7 @@ class Policy:
     on_timer: bool = False
     evicts: bool = True
     makes_room: bool = False
+    prepares: bool = False
     balances: bool = True
     static_batches: bool = False
     mega_tokens: int | None = 3000

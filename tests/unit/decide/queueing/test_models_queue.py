@@ -133,6 +133,35 @@ class TestSwapping:
         assert waiting.finish(1, 1.0, 10).swaps == (Swap("m0", "b"),)
 
 
+class TestPreparing:
+    PREPARED = replace(EDF, prepares=True)
+
+    def after_helping(self, policy: Policy) -> Orders:
+        """The second machine has served a request for the model of the first, whose slot was taken."""
+        machines = machine("m0", slots=1, swap=0.5), machine("m1", slots=1, resident="b", swap=0.5)
+        waiting = queue(*machines, policy=policy)
+        waiting.arrive(request(1, "b"), 0.0)
+        waiting.finish(1, 1.0, 10)
+        waiting.arrive(request(2), 1.0)
+        waiting.arrive(request(3), 1.0)
+        assert waiting.arrive(request(4), 1.0).swaps == (Swap("m1", "a"),)
+        ((helped, _),) = started(waiting.swapped("m1", 1.5))
+        waiting.finish(2, 2.0, 10)
+        return waiting.finish(helped, 3.0, 10)
+
+    def test_an_idle_machine_fetches_what_nobody_holds(self) -> None:
+        assert self.after_helping(self.PREPARED) == Orders(swaps=(Swap("m1", "b"),))
+        assert self.after_helping(EDF) == NO_ORDERS
+
+    def test_not_what_was_never_asked_for_and_not_for_the_last_copy(self) -> None:
+        waiting = queue(machine("m0"), machine("m1"), policy=self.PREPARED)
+        assert waiting.step(0.0) == NO_ORDERS
+        alone = queue(policy=self.PREPARED)
+        alone.arrive(request(1, "b"), 0.0)
+        alone.swapped("m0", 5.0)
+        assert alone.finish(1, 6.0, 10) == NO_ORDERS
+
+
 class TestLateness:
     LATE_LAST = Policy("late last", late_last.plan, late_last=True)
 
