@@ -1,6 +1,7 @@
 """`trimtab lab calibrate` as a user runs it: on what ships, on other folders, on faulty ones."""
 
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -12,14 +13,18 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from tests.sim.calibration.sweeps import SETUP, TRUTH, measured, sweep, write
 from trimtab.cli.calibrate import calibrate
+from trimtab.cli.calibrate_view import show
 from trimtab.model.problem import Problem
 from trimtab.sim.calibration import ground_truth
 from trimtab.sim.calibration.fitting import fingerprint
 from trimtab.sim.calibration.ground_truth import FOLDER
+from trimtab.sim.calibration.report import Report, figures_of
 from trimtab.sim.calibration.shipped import SHIPPED
+from trimtab.sim.calibration.source import Compared, Latency, Run
 from trimtab.sim.hardware import load_accelerator
 from trimtab.sim.profile import load_profile
 
@@ -149,6 +154,46 @@ def test_the_table_lists_everything_too(other: Path, values: dict[str, Any]) -> 
     for each in (*values["summary"]["not_judged"], *values["summary"]["missed"]):
         assert each["id"] in said
         assert each["reason"].replace(" ", "") in said
+
+
+def compared(error: float, stage: str = "only", n: int = 20) -> tuple[Compared, ...]:
+    """Requests whose first token takes 1 s and is predicted to take more."""
+    return (Compared(stage, Latency(1.0, 11.0, 11), Latency(1.0 + error, 11.0 + error, 11)),) * n
+
+
+def shown(width: int, *runs: Run) -> str:
+    """What the terminal shows of some runs."""
+    figures = tuple(each for run in runs for each in figures_of(run))
+    text = io.StringIO()
+    show(Report(runs, figures, (), (), ()), Console(file=text, width=width, highlight=False))
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_tables_fit_the_terminal_and_mark_what_misses(width: int) -> None:
+    plain = Run(
+        "other", "set", {}, "", extrapolated=False, in_fit=False, requests=(), judged=False, reason="No profile."
+    )
+    long_name = "of-a-model-with-a-long-name-on-eight-devices, fitted without this run"
+    good, bad, staged = (
+        replace(plain, id=name, profile=long_name, requests=requests, judged=True, reason="")
+        for name, requests in (
+            ("tp8_bs128_offloadoff (fitted)", compared(0.05)),
+            ("tp8_bs128_offloadon", compared(0.15)),
+            ("in-stages", (*compared(0.01, "slow"), *compared(0.3, "fast", 4))),
+        )
+    )
+    text = shown(width, good, bad, staged, plain, replace(plain, id="another"))
+    assert max(map(len, text.splitlines())) <= width
+    lines = [line.split() for line in text.splitlines()]
+    assert ["tp8_bs128_offloadoff", "(fitted)", "20", "+5.0", "+5.0", "+0.0", "+0.0", "+0.5", "+0.5"] in lines
+    assert ["tp8_bs128_offloadon", "20", "+15.0!", "+15.0", "+0.0", "+0.0", "+1.4", "+1.4"] in lines
+    assert ["fast", "4", "+30.0!", "+30.0", "+0.0", "+0.0", "+2.7", "+2.7"] in lines
+    said = " ".join(text.split())
+    assert "1 of 3 judged runs meet every bar" in said
+    assert "Missed: tp8_bs128_offloadon, median of the time to first token: +15.0 % where 10 % is allowed" in said
+    assert "Missed: in-stages, fast, median of the time to first token: +30.0 % where 20 % is allowed" in said
+    assert "Not judged: other, another. No profile." in said
 
 
 def test_a_malformed_run_is_named_and_the_others_are_reported(values: dict[str, Any]) -> None:

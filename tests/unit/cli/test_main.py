@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import click
 import pytest
@@ -44,6 +45,25 @@ def test_every_command_exists_and_has_help(
     code, out, _ = run(monkeypatch, capsys, name, "--help")
     assert code == 0
     assert out.startswith(f"Usage: trimtab {name}")
+
+
+def helps(command: click.Command, *names: str) -> Iterator[tuple[str, str]]:
+    """What `--help` says, of a command and of all below it."""
+    context = click.Context(command, info_name=" ".join(names))
+    yield " ".join(names), command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from helps(below, *names, name)
+
+
+def test_no_help_shows_marks_that_are_meant_for_click() -> None:
+    said = dict(helps(entry.cli, "trimtab"))
+    assert {"trimtab lab calibrate", "trimtab lab run", "trimtab cluster up"} <= set(said)
+    for name, text in said.items():
+        assert "\\b" not in text, name
+        assert "\b" not in text, name
 
 
 def test_help_lists_every_command_without_importing_any() -> None:

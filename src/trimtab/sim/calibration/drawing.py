@@ -8,13 +8,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Picture
 
-from trimtab.sim.calibration.report import ALL, BARS, Figure
+from trimtab.sim.calibration.report import ALL, BARS, TITLES, Figure
 from trimtab.sim.calibration.source import METRICS, Compared, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLES: Final = {"ttft": "time to first token", "time_between_tokens": "time between tokens", "e2e": "end to end"}
 _COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#999999")
 _MARKERS: Final = "os^DvPX*"
 _DPI: Final = 110

@@ -11,9 +11,9 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trimtab.sim.calibration.drawing import TITLES, draw
+from trimtab.sim.calibration.drawing import draw
 from trimtab.sim.calibration.refit import render_profile
-from trimtab.sim.calibration.report import Figure, Report, error_text, stage_rows, summary, to_values
+from trimtab.sim.calibration.report import TITLES, Figure, Report, error_text, stage_rows, summary, to_values
 from trimtab.sim.calibration.source import METRICS
 from trimtab.sim.report.files import to_json, write_whole
 

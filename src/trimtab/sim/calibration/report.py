@@ -17,6 +17,7 @@ ALL: Final = "all"
 """The stage of figures over a whole run."""
 BARS: Final[Mapping[tuple[bool, float], float]] = {(True, 0.5): 0.1, (True, 0.9): 0.2, (False, 0.5): 0.2}
 """Largest good error, by (over the whole run, quantile)."""
+TITLES: Final = {"ttft": "time to first token", "time_between_tokens": "time between tokens", "e2e": "end to end"}
 QUANTILES: Final = (0.5, 0.9)
 _FEWEST: Final = 3  # requests of a stage that a median is taken of
 
