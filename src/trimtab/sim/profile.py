@@ -23,13 +23,16 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import resources
 from math import hypot
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from trimtab.model.problem import Problem
 
 SHIPPED = resources.files("trimtab.sim") / "profiles"
+
+WIDER: Final = 2
+"""By how much errors are multiplied where a profile was extrapolated [design]: no measurement says by how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +134,20 @@ class FrontEnd:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How far off predictions are: the relative error of the median in the worst load stage.
+    """How far off predicted medians are, relative to measured ones: 0.1 is 10 %, and 0 that nobody measured it.
 
-    Measured on runs that the profile was not fitted on; 0.1 is 10 %. 0 means that nobody measured it.
+    Measured on load stages, or whole runs, that the profile was not fitted to.
     """
 
     ttft: float = 0.0
     time_between_tokens: float = 0.0
     e2e: float = 0.0
+
+    @classmethod
+    def extrapolated(cls, *sources: "Errors") -> "Errors":
+        """The errors to state of what was not measured, given those of what it was made from: twice the largest."""
+        names = [f.name for f in fields(cls)]
+        return cls(**{name: WIDER * max(getattr(source, name) for source in sources) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +185,8 @@ class Profile:
         extrapolated: True when parts were measured on other hardware or another model and scaled.
         source: Where the numbers come from and how they were made.
         error: What was measured about their accuracy, in words with numbers.
-        errors: The same for programs that carry the uncertainty on.
+        errors: The same for programs: the median over load stages, or over whole runs.
+        worst_errors: In the worst stage; 0 where no more than one was measured.
         intervals: 95 % intervals of the numbers that have one, by their names in the file, such as `iteration.base`.
         async_scheduling: Whether the engine plans an iteration while the one before it runs.
         host_kv_blocks: Blocks that host memory keeps where the KV cache is offloaded, which it is not by default.
@@ -201,6 +211,7 @@ class Profile:
     error: str
     front_end: FrontEnd = FrontEnd()
     errors: Errors = Errors()
+    worst_errors: Errors = Errors()
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     async_scheduling: bool = False
     host_kv_blocks: int = 0
@@ -247,7 +258,7 @@ def parse_profile(raw: Any) -> Profile:
             "sleep": SleepCost(**_numbers(values["sleep"], SleepCost, "sleep")),
             "intervals": _intervals(values.get("intervals", {})),
             "front_end": FrontEnd(**_numbers(values.get("front_end", {}), FrontEnd, "front_end")),
-            "errors": Errors(**_numbers(values.get("errors", {}), Errors, "errors")),
+            **{name: Errors(**_numbers(values.get(name, {}), Errors, name)) for name in ("errors", "worst_errors")},
         }
     )
     for name in ("tensor_parallel", "max_model_len", "max_num_batched_tokens", "max_num_seqs", "block_size"):
@@ -273,6 +284,7 @@ def parse_profile(raw: Any) -> Profile:
         raise ValueError("iteration.base must be above zero, else time would stand still")
     if profile.iteration.sharpness < 1:
         raise ValueError("iteration.sharpness must be at least 1")
+    _ordered(profile.errors, profile.worst_errors)
     return profile
 
 
@@ -303,6 +315,13 @@ def _texts(profile: Profile) -> None:
             raise ValueError(f"{name} must be text, got {getattr(profile, name)!r}")  # noqa: TRY004 - as in `_exactly`
     if not isinstance(profile.extrapolated, bool):
         raise ValueError(f"extrapolated must be true or false, got {profile.extrapolated!r}")  # noqa: TRY004
+
+
+def _ordered(usual: Errors, worst: Errors) -> None:
+    for f in fields(Errors):
+        low, high = getattr(usual, f.name), getattr(worst, f.name)
+        if 0 < high < low:
+            raise ValueError(f"worst_errors.{f.name} is {high:g}, below errors.{f.name}, the median, which is {low:g}")
 
 
 def _intervals(raw: Any) -> dict[str, tuple[float, float]]:

@@ -24,7 +24,7 @@ from trimtab.sim.calibration.fitting import fingerprint
 from trimtab.sim.calibration.ground_truth import FOLDER
 from trimtab.sim.calibration.report import Report, figures_of
 from trimtab.sim.calibration.shipped import SHIPPED
-from trimtab.sim.calibration.source import Compared, Latency, Run
+from trimtab.sim.calibration.source import METRICS, Compared, Latency, Run
 from trimtab.sim.hardware import load_accelerator
 from trimtab.sim.profile import load_profile
 
@@ -270,8 +270,15 @@ def test_a_fit_is_kept_and_can_be_loaded(tmp_path: Path) -> None:
     profile = load_profile(str(out / "profiles" / "llama-2-7b-h100.yaml"))
     assert not profile.extrapolated
     assert profile.iteration.weights == pytest.approx(5.08e-3, rel=0.15)
-    assert 0 < profile.errors.ttft < 0.05
-    assert load_profile(str(out / "profiles" / "llama-3.1-8b-h100.yaml")).extrapolated
+    others = [load_profile(str(path)) for path in sorted((out / "profiles").glob("*.yaml"))]
+    derived = [other for other in others if other.extrapolated]
+    assert derived
+    for metric in METRICS:
+        usual, worst = (getattr(errors, metric) for errors in (profile.errors, profile.worst_errors))
+        assert 0 < usual < worst < 0.15
+        assert all(getattr(other.errors, metric) > usual for other in derived)
+        assert all(getattr(other.worst_errors, metric) > 1.99 * worst for other in derived)
+    assert f"at worst time to first token {profile.worst_errors.ttft:.1%}" in profile.error
     speeds = yaml.safe_load((out / "accelerators" / "h100.yaml").read_text())
     assert len(speeds["without"]) == 2
     assert speeds["tuned"] == ["llama-2-7b-h100"]

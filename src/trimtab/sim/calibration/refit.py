@@ -26,7 +26,7 @@ from trimtab.sim.calibration.source import METRICS, Latency
 from trimtab.sim.calibration.steps import step_profiles
 from trimtab.sim.calibration.tables import LARGEST_BATCH, DecodeStep, read_decode_steps, read_kernels, read_messages
 from trimtab.sim.hardware import Accelerator, Fitted, architecture_of, cost_of, kv_blocks_of
-from trimtab.sim.profile import Errors, OutputLength, Profile, SleepCost
+from trimtab.sim.profile import WIDER, Errors, OutputLength, Profile, SleepCost
 from trimtab.workload.fault import TraceError
 
 _SOURCE: Final = (
@@ -77,9 +77,10 @@ def refit(data: Path, runs: Sequence[RecordedRun]) -> Refit:
         tuned = list(_profiles(mine, made))
         accelerators[name] = replace(made, tuned=tuple(profile.name for profile in tuned))
         profiles += tuned
-        profiles += _derived(mine, made) if name == _SHIPS else ()
+        beyond = _unfitted_steps(data, made.accelerator)
+        profiles += _derived(mine, made, beyond) if name == _SHIPS else ()
         notes += _halves(mine, steps, guess)
-        notes += _large_batches(data, made.accelerator)
+        notes += _large_batches(beyond)
     try:
         profiles += step_profiles(data, _CHAT_LENGTHS)
     except TraceError as error:
@@ -123,17 +124,18 @@ def _profiles(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
         setup = mine[0].run.setup
         speeds = tune(mine, fitted.accelerator)
         unseen = [engine_of(s.run, s.model, fitted.without[fingerprint(s.run)]) for s in mine]
-        medians = _worst(_medians(s, e) for s, e in zip(mine, unseen, strict=True))
-        errors = _worst(_stage_errors(s, e) for s, e in zip(mine, unseen, strict=True))
+        whole = Errors(*map(max, zip(*(_medians(s, e) for s, e in zip(mine, unseen, strict=True)), strict=True)))
+        usual, worst = _by_stage(_stage_errors(s, e) for s, e in zip(mine, unseen, strict=True))
         made = profile_of(speeds, Shipped(setup.model, devices, setup.max_model_len, setup.max_num_batched_tokens))
         yield replace(
             made,
             max_num_seqs=setup.max_num_seqs,
             extrapolated=False,
             source=f"{_SOURCE}{_OTHER}",
-            error=f"Predicted without this run: its medians {_in_words(medians)}; of its worst load stage"
-            f" {_in_words(errors)}.",
-            errors=errors,
+            error=f"Predicted without this run: its medians {_in_words(whole)}; those of its load stages in the median"
+            f" {_in_words(usual)}, at worst {_in_words(worst)}.",
+            errors=usual,
+            worst_errors=worst,
         )
 
 
@@ -155,22 +157,42 @@ DERIVED: Final = (
 """What ships besides the models that were measured."""
 
 
-def _derived(samples: Sequence[Sample], fitted: Fitted) -> Iterator[Profile]:
-    """Profiles of models that were not recorded, with the errors of the worst stage of a run that was left out."""
-    engines = [engine_of(s.run, s.model, fitted.without[fingerprint(s.run)]) for s in samples]
-    errors = _worst(_stage_errors(s, e) for s, e in zip(samples, engines, strict=True))
+def _derived(samples: Sequence[Sample], fitted: Fitted, beyond: Sequence[float]) -> Iterator[Profile]:
+    """Profiles of models that were not recorded: their errors are those of what was left out of a fit, made larger.
+
+    Args:
+        samples: Runs of other models, each of which was left out once.
+        fitted: The speeds.
+        beyond: Relative errors of decode steps of other models that were not fitted.
+    """
+    runs = [
+        _by_stage([_stage_errors(s, engine_of(s.run, s.model, fitted.without[fingerprint(s.run)]))]) for s in samples
+    ]
+    steps = [Errors(0.0, x, x) for x in (float(np.median(beyond)), max(beyond))] if beyond else [Errors(), Errors()]
+    usual, worst = (
+        Errors.extrapolated(of_steps, *of_runs)
+        for of_steps, of_runs in zip(steps, zip(*runs, strict=True), strict=True)
+    )
     for wanted in DERIVED:
         yield replace(
             profile_of(fitted.accelerator, wanted),
             source=f"From the shape of the model and the speeds of the accelerator. {_SOURCE}{_OTHER}",
-            error="Not recorded for this model. Worst median of a load stage in a run predicted without that run:"
-            f" {_in_words(errors)}.",
-            errors=errors,
+            error=f"Not recorded for this model: {WIDER} times the errors of load stages of other models that were"
+            " predicted without their run, or of decode steps of larger batches than were fitted, where those are"
+            f" larger: in the median {_in_words(usual)}, at worst {_in_words(worst)}.",
+            errors=usual,
+            worst_errors=worst,
         )
 
 
-def _worst(errors: Iterable[tuple[float, float, float]]) -> Errors:
-    return Errors(*map(max, zip(*errors, strict=True)))
+def _by_stage(runs: Iterable[Mapping[str, Sequence[float]]]) -> tuple[Errors, Errors]:
+    """The median and the largest error over all stages of some runs; 0 where nothing was measured."""
+    stages: dict[str, list[float]] = {metric: [] for metric in METRICS}
+    for run in runs:
+        for metric, errors in run.items():
+            stages[metric] += errors
+    medians = {metric: float(np.median(errors)) if errors else 0.0 for metric, errors in stages.items()}
+    return Errors(**medians), Errors(**{metric: max(errors, default=0.0) for metric, errors in stages.items()})
 
 
 def _in_words(errors: Errors) -> str:
@@ -217,29 +239,30 @@ def _medians(sample: Sample, engine: Engine, numbers: Sequence[int] | None = Non
     predicted = replay(sample.run, sample.stages, engine)
     chosen = range(len(predicted)) if numbers is None else numbers
     errors = _errors([sample.run.requests[n] for n in chosen], [predicted[n] for n in chosen])
-    return errors["ttft"], errors["time_between_tokens"], errors["e2e"]
+    ttft, between, end = (errors.get(metric, 0.0) for metric in METRICS)
+    return ttft, between, end
 
 
 def _errors(requests: Sequence[Recorded], predicted: Sequence[Latency]) -> dict[str, float]:
-    """Relative errors of the medians, by metric."""
+    """Relative errors of the medians, by metric of which something was measured."""
     errors = {}
     for name, value in METRICS.items():
         both = [(value(r.latency), value(p)) for r, p in zip(requests, predicted, strict=True)]
-        pairs = np.array([pair for pair in both if None not in pair], float).reshape(-1, 2)
-        measured, said = np.median(pairs, axis=0) if len(pairs) else (1.0, 1.0)
-        errors[name] = abs(float(said / measured) - 1)
+        if pairs := [pair for pair in both if None not in pair]:
+            measured, said = np.median(np.array(pairs, float), axis=0)
+            errors[name] = abs(float(said / measured) - 1)
     return errors
 
 
-def _stage_errors(sample: Sample, engine: Engine) -> tuple[float, float, float]:
-    """The largest errors of the medians of a run's stages."""
+def _stage_errors(sample: Sample, engine: Engine) -> dict[str, list[float]]:
+    """By metric, the errors of the medians of a run's stages."""
     predicted = replay(sample.run, sample.stages, engine)
-    worst = dict.fromkeys(METRICS, 0.0)
+    found: dict[str, list[float]] = {metric: [] for metric in METRICS}
     for stage in sample.stages:
         part = slice(stage.start, stage.stop)
         for metric, error in _errors(sample.run.requests[part], predicted[part]).items():
-            worst[metric] = max(worst[metric], error)
-    return worst["ttft"], worst["time_between_tokens"], worst["e2e"]
+            found[metric].append(error)
+    return found
 
 
 def _halves(samples: Sequence[Sample], steps: Sequence[DecodeStep], guess: Accelerator) -> Iterator[str]:
@@ -256,16 +279,19 @@ def _halves(samples: Sequence[Sample], steps: Sequence[DecodeStep], guess: Accel
         )
 
 
-def _large_batches(data: Path, accelerator: Accelerator) -> Iterator[str]:
-    """Say how well decode steps of batches are predicted that are larger than any that was fitted."""
+def _unfitted_steps(data: Path, accelerator: Accelerator) -> list[float]:
+    """Relative errors of decode steps of batches that are larger than any that was fitted."""
     try:
         steps = read_decode_steps(data, accelerator.name, small=False)
     except TraceError:  # said already
-        return
-    if steps:
-        errors = [abs(predicted_step(step, accelerator) / step.seconds - 1) for step in steps]
+        return []
+    return [abs(predicted_step(step, accelerator) / step.seconds - 1) for step in steps]
+
+
+def _large_batches(errors: Sequence[float]) -> Iterator[str]:
+    if errors:
         yield (
-            f"{len(steps)} decode steps of batches above {LARGEST_BATCH:.0f}, which were not fitted, are off by"
+            f"{len(errors)} decode steps of batches above {LARGEST_BATCH:.0f}, which were not fitted, are off by"
             f" {np.median(errors):.1%} in the median and by {max(errors):.1%} at worst."
         )
 

@@ -106,6 +106,7 @@ def _profile(path: Path, hardware: str, lengths: OutputLength) -> Profile:
         f" prefill {np.median(prefill):.1%} of {len(prefill)} (worst {max(prefill):.1%}),"
         f" decode {np.median(decode):.1%} of {len(decode)} (worst {max(decode):.1%}).",
         errors=Errors(*(float(np.median(each)) for each in (prefill, decode, decode))),
+        worst_errors=Errors(*(max(each) for each in (prefill, decode, decode))),
     )  # fmt: skip
 
 

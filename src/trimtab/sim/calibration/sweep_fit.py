@@ -23,7 +23,7 @@ from trimtab.sim.calibration.closed_loop import replay
 from trimtab.sim.calibration.source import METRICS, Latency
 from trimtab.sim.calibration.sweep_profiles import PROFILES, WITHOUT, Fits, Speeds, config_of, play, with_speeds
 from trimtab.sim.calibration.sweeps import Sweep, why_not
-from trimtab.sim.profile import Errors, FrontEnd, IterationCost, OutputLength, Profile, SleepCost
+from trimtab.sim.profile import WIDER, Errors, FrontEnd, IterationCost, OutputLength, Profile, SleepCost
 
 Array = npt.NDArray[np.float64]
 
@@ -275,15 +275,14 @@ def _with_errors(profile: Profile, judging: Sequence[Sweep], without: Mapping[st
             mine.append(abs(float(said / measured) - 1))
     if not found["ttft"]:
         return profile
-    errors = Errors(*(max(each) for each in found.values()))
-    usual = {metric: median(each) for metric, each in found.items()}
+    usual, worst = (Errors(*(of(each) for each in found.values())) for of in (median, max))
     words = (
         f"Of a run's median, predicted without runs of as many clients; the median of {len(found['ttft'])} runs (and"
-        f" the worst of them): time to first token {usual['ttft']:.1%} ({errors.ttft:.1%}), time between tokens"
-        f" {usual['time_between_tokens']:.1%} ({errors.time_between_tokens:.1%}), end to end {usual['e2e']:.1%}"
-        f" ({errors.e2e:.1%})."
+        f" the worst of them): time to first token {usual.ttft:.1%} ({worst.ttft:.1%}), time between tokens"
+        f" {usual.time_between_tokens:.1%} ({worst.time_between_tokens:.1%}), end to end {usual.e2e:.1%}"
+        f" ({worst.e2e:.1%})."
     )
-    return replace(profile, errors=errors, error=words)
+    return replace(profile, errors=usual, worst_errors=worst, error=words)
 
 
 def _between(profiles: Mapping[int, Profile]) -> Iterator[Profile]:
@@ -299,7 +298,6 @@ def _middle(low: Profile, high: Profile) -> Profile:
     names = (*_FITTED, "iteration.per_attention_pair", "iteration.per_host_block", "iteration.per_stored_token")
     speeds = {name: sqrt(_number(low, name) * _number(high, name)) for name in names}
     per_device = (high.kv_blocks - low.kv_blocks) / (high.tensor_parallel - low.tensor_parallel)
-    errors = Errors(*(2 * max(pair) for pair in zip(_plain(low.errors), _plain(high.errors), strict=True)))
     return replace(
         with_speeds(low, {**speeds, "iteration.split_decodes": float(_PER_HEAD * devices // _LARGE)}),
         name=f"{PROFILES}{devices}",
@@ -308,13 +306,10 @@ def _middle(low: Profile, high: Profile) -> Profile:
         sleep=SleepCost(*(sqrt(pair[0] * pair[1]) for pair in zip(_sleep(low), _sleep(high), strict=True))),
         extrapolated=True,
         source=f"Geometric means of {low.name} and {high.name}; KV cache by memory. {_SOURCE}",
-        errors=errors,
-        error=f"Not measured on {devices} devices. Twice those of its neighbors are given as its errors.",
+        errors=Errors.extrapolated(low.errors, high.errors),
+        worst_errors=Errors.extrapolated(low.worst_errors, high.worst_errors),
+        error=f"Not measured on {devices} devices. Its errors are {WIDER} times the larger of its neighbors'.",
     )
-
-
-def _plain(errors: Errors) -> tuple[float, float, float]:
-    return errors.ttft, errors.time_between_tokens, errors.e2e
 
 
 def _sleep(profile: Profile) -> tuple[float, float, float, float]:
