@@ -1,5 +1,7 @@
 """One simulated run: who met the level, who was refused, what an order changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,9 @@ from trimtab.decide.queueing.deadline import DeadlineOrder
 from trimtab.decide.queueing.request import Request
 from trimtab.model.problem import Problem
 from trimtab.sim.ledger import Fate
+from trimtab.sim.profile import FrontEnd
 from trimtab.sim.whatif.draw import Arrival, Speed
-from trimtab.sim.whatif.run import check_policies, fitting, judge, serve
+from trimtab.sim.whatif.run import POLICIES, check_policies, fitting, judge, serve
 from trimtab.workload.request import TraceRequest
 
 CASE = case(shares={"fast": 1, "slow": 1})
@@ -69,6 +72,17 @@ def test_a_slower_engine_meets_less() -> None:
     slow = serve(CASE, "FCFS", 1, requests, Speed(3.0))
     assert np.nanmean(slow.latency()) > 2 * np.nanmean(quick.latency())
     assert judge(CASE, requests, quick, seconds)["attainment"] >= judge(CASE, requests, slow, seconds)["attainment"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_waits_for_the_whole_front_end(policy: str) -> None:
+    front = FrontEnd(per_request=0.5, per_prompt_token=0.01, busy_per_request=0.25)
+    slow = replace(CASE, profile=replace(CASE.profile, front_end=front))
+    requests = arrivals(3, 0.0, tokens=2)
+    late = (
+        serve(slow, policy, 1, requests, Speed(front_end=2.0)).ttft() - serve(CASE, policy, 1, requests, Speed()).ttft()
+    )
+    assert late == pytest.approx([2.0, 2.5, 3.0], abs=0.02), "50 tokens, each after half a second more; twice as slow"
 
 
 def test_deadlines_go_before_arrival_and_unknown_levels_last() -> None:
