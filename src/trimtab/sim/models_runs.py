@@ -114,7 +114,8 @@ def run(policy: Policy, site: Site, arrivals: Sequence[Arrival], until: float) -
     ledger = world.ledger
     waits = np.where(np.isnan(ledger.ttft()), until, ledger.ttft())
     level = np.array([arrival.level for arrival in arrivals])
-    kept = waits <= np.array([site.levels[name].ttft_seconds for name in level])
+    promised = np.array([site.levels[name].ttft_seconds for name in level])
+    kept = ledger.ttft() <= promised  # never where there is no first token, however much time is left
     finished = ledger.column("fate") == Fate.FINISHED
     classes = {name: 100.0 * float(kept[level == name].mean()) for name in site.levels if (level == name).any()}
     total = until * len(site.machines)
