@@ -1,8 +1,12 @@
 """What holds for every test."""
 
 import asyncio
+import logging
 import signal
+from collections.abc import Iterator
 
+import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 # A busy machine is no defect: properties are judged by what they find, not by how long one example takes.
@@ -16,3 +20,14 @@ def pytest_configure() -> None:
     asyncio.set_event_loop(None)
     # Started in the background by a shell, pytest would hand its ignored SIGINT on to processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Undo what a command that a test runs in this process does to everybody's logs."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
