@@ -118,6 +118,7 @@ def run(policy: Policy, site: Site, arrivals: Sequence[Arrival], until: float) -
     kept = ledger.ttft() <= promised  # never where there is no first token, however much time is left
     finished = ledger.column("fate") == Fate.FINISHED
     classes = {name: 100.0 * float(kept[level == name].mean()) for name in site.levels if (level == name).any()}
+    first = waits[level == next(iter(site.levels))]
     total = until * len(site.machines)
     return {
         "policy": policy.name,
@@ -130,7 +131,7 @@ def run(policy: Policy, site: Site, arrivals: Sequence[Arrival], until: float) -
         "busy": 100.0 * sum(world.busy_seconds(name) for name in site.machines) / total,
         "swapping": 100.0 * world.swap_seconds / total,
         "evictions": world.evictions / len(arrivals),
-        "p99": float(np.quantile(waits[level == next(iter(site.levels))], 0.99)),
+        "p99": float(np.quantile(first, 0.99)) if len(first) else None,
         **{f"share_{name}": 100.0 * share for name, share in _shares(world, site).items()},
     }
 
