@@ -1,6 +1,6 @@
 """Profiles: the shipped ones are sound, and a malformed one is refused with the field's name."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from trimtab.model.problem import Problem
 from trimtab.sim.profile import (
     SHIPPED,
     Errors,
+    FrontEnd,
     IterationCost,
     SleepCost,
     load_profile,
@@ -46,6 +47,27 @@ def test_what_was_not_measured_is_marked() -> None:
     assert {"tiny", *derived} <= {name for name in shipped_profiles() if load_profile(name).extrapolated}
     measured = load_profile("codellama-34b-h100")
     assert not measured.extrapolated
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_profiles() if load_profile(name).extrapolated])
+def test_what_was_not_measured_is_less_sure(name: str) -> None:
+    profile = load_profile(name)
+    measured = [other for other in map(load_profile, shipped_profiles()) if not other.extrapolated]
+    mates = [other for other in measured if other.accelerator == profile.accelerator and other.front_end != FrontEnd()]
+    named = [mate for mate in mates if mate.name in profile.source]
+    assert mates or name == "tiny"
+    for f in fields(Errors):
+        for mate in named or mates:
+            assert getattr(profile.errors, f.name) > 1.99 * getattr(mate.errors, f.name)
+            assert getattr(profile.worst_errors, f.name) > 1.99 * getattr(mate.worst_errors, f.name)
+
+
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_the_median_error_is_not_the_worst_one(name: str) -> None:
+    profile = load_profile(name)
+    for f in fields(Errors):
+        usual, worst = (getattr(errors, f.name) for errors in (profile.errors, profile.worst_errors))
+        assert (usual, worst) == (0, 0) if name == "tiny" else 0 < usual < worst
 
 
 def test_errors_are_twice_the_largest_where_nothing_was_measured() -> None:
