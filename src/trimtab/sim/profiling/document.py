@@ -87,7 +87,7 @@ def _error_text(result: Result) -> str:
 def text_of(profile: Profile) -> str:
     """The YAML of a profile, numbers at six digits."""
     raw = asdict(replace(profile, intervals={}))
-    for part in ("iteration", "output_length", "sleep", "front_end", "errors"):
+    for part in ("iteration", "output_length", "sleep", "front_end", "errors", "worst_errors"):
         raw[part] = {name: _rounded(value) for name, value in raw[part].items()}
     raw["intervals"] = {name: list(map(_rounded, pair)) for name, pair in profile.intervals.items()}
     parse_profile(raw)  # what is written can be read

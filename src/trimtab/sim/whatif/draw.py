@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from trimtab.sim.profile import FrontEnd, IterationCost, Profile
+from trimtab.sim.profile import WIDER, FrontEnd, IterationCost, Profile
 from trimtab.sim.streams import stream
 from trimtab.sim.whatif.case import Level
 from trimtab.sim.whatif.foresight import Foresight, foresight_of
@@ -149,6 +149,6 @@ _HALF_NORMAL_MEDIAN = float(stats.norm.ppf(0.75))
 
 def stated_errors(profile: Profile) -> tuple[float, float]:
     """Return the median relative errors of a profile: of iterations, and of its front end."""
-    assumed = UNMEASURED_ERROR * (2 if profile.extrapolated else 1)
+    assumed = UNMEASURED_ERROR * (WIDER if profile.extrapolated else 1)
     iteration = max(profile.errors.time_between_tokens, profile.errors.e2e) or assumed
     return iteration, profile.errors.ttft or assumed
