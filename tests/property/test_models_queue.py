@@ -35,7 +35,8 @@ finish = st.tuples(st.just("finish"), st.integers(0, 50))
 withdraw = st.tuples(st.just("withdraw"), st.integers(0, 50))
 wait = st.tuples(st.just("wait"), st.floats(0.01, 20, allow_nan=False))
 full = st.tuples(st.just("full"), st.sampled_from(("m0", "m1")), st.booleans())
-events = st.lists(st.one_of(arrive, arrive, arrive, finish, withdraw, wait, full), max_size=60)
+come = st.tuples(st.just("come"), st.sampled_from(((), ("m0",), ("m1",), ("m0", "m1"))))
+events = st.lists(st.one_of(arrive, arrive, arrive, finish, withdraw, wait, full, come), max_size=60)
 
 
 @dataclass
@@ -51,18 +52,22 @@ class Machines:
     stopped: dict[int, int] = field(default_factory=dict)
     asked: dict[int, str] = field(default_factory=dict)
     ended: list[int] = field(default_factory=list)
+    present: tuple[str, ...] = ("m0", "m1")
 
     def obey(self, orders: Orders) -> None:
         for start in orders.starts:
             key = start.request.key
             assert key not in self.running, "nothing is served twice"
             assert key not in self.ended, "what has ended is not served"
+            assert start.endpoint in self.present, "who is gone gets nothing"
+            assert start.endpoint not in self.swaps, "who swaps gets nothing"
             assert self.models[start.endpoint] == start.request.model, "the model is resident"
             assert start.produced == self.produced.get(key, 0), "progress is kept"
             self.running[key] = start.endpoint
             assert list(self.running.values()).count(start.endpoint) <= 2, "no machine has more than its slots"
         for swap in orders.swaps:
             assert swap.endpoint not in self.running.values(), "what swaps carries nothing"
+            assert swap.endpoint in self.present, "who is gone does not swap"
             assert swap.endpoint not in self.swaps, "one swap at a time"
             self.models[swap.endpoint], self.swaps[swap.endpoint] = swap.model, self.at + 2.0
         for eviction in orders.evictions:
@@ -72,7 +77,13 @@ class Machines:
             self.produced[eviction.key] = self.produced.get(eviction.key, 0) + 1
             self.obey(self.queue.evicted(eviction.key, self.at, self.produced[eviction.key]))
 
+    def come(self, names: tuple[str, ...]) -> None:
+        self.present = names
+        self.obey(self.queue.set_instances([machine(name, self.models[name]) for name in names], self.at))
+
     def arrive(self, model: str, level: str) -> None:
+        if not self.present:
+            return
         key = len(self.asked) + 1
         self.asked[key] = model
         self.obey(self.queue.arrive(Request(key, self.at, model, level, input_tokens=10 * key), self.at))
@@ -131,6 +142,7 @@ def play(policy: Policy, script: list[tuple[object, ...]]) -> Machines:
 @given(st.sampled_from(POLICIES), events)
 def test_every_request_ends_exactly_once(policy: Policy, script: list[tuple[object, ...]]) -> None:
     machines = play(policy, script)
+    machines.come(("m0", "m1"))
     for name in ("m0", "m1"):
         machines.full(name, full=False)
     for turn in range(40 * (len(machines.asked) + 1)):

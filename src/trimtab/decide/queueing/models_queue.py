@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 
+from trimtab.decide.queueing import edf
 from trimtab.decide.queueing.group import Grouping, Groups
 from trimtab.decide.queueing.instance import Instance
 from trimtab.decide.queueing.mean_length import MeanLengths
 from trimtab.decide.queueing.orders import Evict, Orders, Start, Swap
-from trimtab.decide.queueing.plan import Job, Machine, Plan, Problem
+from trimtab.decide.queueing.plan import Job, Machine, Plan, Problem, check
 from trimtab.decide.queueing.policy import Policy
 from trimtab.decide.queueing.request import Request
 from trimtab.decide.queueing.virtual import Lot, Member, Virtual
@@ -30,6 +31,7 @@ URGENT_SECONDS = 1.0
 """How long before it is too late for a request another one gives way to it [design]."""
 ALL_PROMPTS = 1e9
 """A factor between prompt lengths that puts all of them into one bucket."""
+PLANNED_BY_DEADLINE = "planned in the order of deadlines, because the planner failed: {!r}"
 CLASSLESS_SECONDS = 60.0
 """The deadline that a policy without deadlines gives to every request, so that they form groups by model alone."""
 
@@ -64,6 +66,7 @@ class ModelsQueue:
 
     Attributes:
         generation: How many plans have been made; each start is stamped with it.
+        fault: What the policy failed with when the plan in force was made; the order of deadlines is then the plan.
     """
 
     def __init__(
@@ -73,9 +76,11 @@ class ModelsQueue:
         self.levels = levels
         self.lengths = lengths
         self.generation = 0
+        self.fault: Exception | None = None
         self._machines = {i.name: Virtual(i, resident=i.resident) for i in sorted(instances, key=lambda i: i.name)}
         if not self._machines:
             raise Refused("no machine is listed, so nothing could be served", fix="list at least one machine")
+        self._leaving: dict[str, Virtual] = {}  # machines that are gone, until what they carry has ended
         slots = min(virtual.instance.slots for virtual in self._machines.values())
         mega = policy.mega_tokens if policy.mega_tokens is not None else 1 << 62
         grouping = Grouping(policy.group_batches, {}, slots, mega_tokens=mega, token_factor=ALL_PROMPTS)
@@ -96,6 +101,42 @@ class ModelsQueue:
     def machines(self) -> tuple[Virtual, ...]:
         """Return the machines by name, to be looked at only."""
         return tuple(self._machines.values())
+
+    def set_instances(self, instances: Iterable[Instance], at: float) -> Orders:
+        """Let machines join, leave or change; no machine at all is allowed.
+
+        What waits for a machine that leaves is planned anew. What it carries stays there until it ends or is evicted;
+        whoever lost the machine reports each of its requests as evicted. Requests that no machine can serve any more
+        wait for one that can. Groups keep the size that the first machines gave them.
+
+        Raises:
+            Refused: A machine would lose the model that it carries requests for, or is changing to.
+        """
+        known = {**self._leaving, **self._machines}
+        machines = {i.name: self._joined(i, known.get(i.name)) for i in sorted(instances, key=lambda i: i.name)}
+        gone = {name: virtual for name, virtual in known.items() if name not in machines}
+        for virtual in gone.values():
+            self._unplaced += virtual.waiting()
+            virtual.queue.clear()
+        self._leaving = {name: virtual for name, virtual in gone.items() if virtual.is_busy}
+        self._machines = machines
+        self._stale = True
+        return self.step(at)
+
+    @staticmethod
+    def _joined(instance: Instance, known: Virtual | None) -> Virtual:
+        """Return a machine as it is from now on."""
+        if known is None:
+            return Virtual(instance, resident=instance.resident)
+        if known.resident not in instance.speeds:
+            if known.is_busy:
+                raise Refused(
+                    f"machine {instance.name!r} is busy with the model {known.resident!r}, which it is to lose",
+                    fix="take the machine out until its requests have ended, then add it again",
+                )
+            known.resident = instance.resident
+        known.instance = instance
+        return known
 
     def arrive(self, request: Request, at: float) -> Orders:
         """Let a request wait for its turn.
@@ -154,19 +195,24 @@ class ModelsQueue:
 
     def swapped(self, name: str, at: float) -> Orders:
         """Note that a machine has made another model resident."""
-        self._machines[name].ready_at = None
+        virtual = self._machines.get(name) or self._leaving.pop(name, None)
+        if virtual is not None:
+            virtual.ready_at = None
         return self.step(at)
 
     def report(self, name: str, *, full: bool, at: float) -> Orders:
         """Note whether a machine's KV cache is above the limit."""
-        self._machines[name].full = full
+        virtual = self._machines.get(name) or self._leaving.get(name)
+        if virtual is not None:
+            virtual.full = full
         return self.step(at)
 
     def step(self, at: float) -> Orders:
         """Decide everything that is due."""
+        orders = Orders()
         if self._stale or self._timer_is_due(at):
             self._plan(at)
-        orders = Orders()
+            orders = Orders(reason=PLANNED_BY_DEADLINE.format(self.fault)) if self.fault else orders
         for virtual in sorted(self._machines.values(), key=lambda v: v.load):
             orders = orders.then(self._serve(virtual, at))
         return orders
@@ -174,7 +220,7 @@ class ModelsQueue:
     def next_due(self) -> float | None:
         """Return when `step` must be called at the latest although nothing else happened; None: never."""
         timer = self._planned_at + TIMER_SECONDS if self.policy.on_timer and self._waiting else inf
-        due = min(timer, *(virtual.look_at for virtual in self._machines.values()))
+        due = min([timer, *(virtual.look_at for virtual in self._machines.values())])
         return due if due < inf else None
 
     def _timer_is_due(self, at: float) -> bool:
@@ -203,7 +249,10 @@ class ModelsQueue:
     def _stop(self, key: int) -> Member:
         virtual = self._carriers.pop(key)
         virtual.giving_way.discard(key)
-        return virtual.running.pop(key)
+        member = virtual.running.pop(key)
+        if not virtual.is_busy:
+            self._leaving.pop(virtual.instance.name, None)
+        return member
 
     def _sort_out_late(self, lot: Lot, at: float) -> None:
         """Let those who cannot be in time any more wait behind all others."""
@@ -220,25 +269,43 @@ class ModelsQueue:
         if not self.policy.foresight or not lot.waiting:
             return 0.0
         speeds = (virtual.instance.speeds.get(lot.model) for virtual in self._machines.values())
-        return min(speed.first_token_seconds(lot.tokens / lot.waiting) for speed in speeds if speed)
+        tokens = lot.tokens / lot.waiting
+        return min((speed.first_token_seconds(tokens) for speed in speeds if speed), default=0.0)
+
+    def _can_be_served(self, lot: Lot) -> bool:
+        return any(lot.model in virtual.instance.speeds for virtual in self._machines.values())
 
     def _plan(self, at: float) -> None:
         if self.policy.late_last:
             for lot in [lot for virtual in self._machines.values() for lot in virtual.waiting()]:
                 self._sort_out_late(lot, at)
-        placed = [list(virtual.waiting()) for virtual in self._machines.values()]
-        lots = [lot for queue in placed for lot in queue] + [lot for lot in self._unplaced if lot.waiting]
+        placed = [[lot for lot in v.waiting() if v.instance.speeds.get(lot.model)] for v in self._machines.values()]
+        queued = {lot.key for queue in placed for lot in queue}
+        others = [lot for v in self._machines.values() for lot in v.waiting() if lot.key not in queued]
+        others += [lot for lot in self._unplaced if lot.waiting]
+        self._unplaced = [lot for lot in others if not self._can_be_served(lot)]
+        lots = [lot for queue in placed for lot in queue] + [lot for lot in others if self._can_be_served(lot)]
         lots.sort(key=lambda lot: lot.key)
         numbers = {lot.key: number for number, lot in enumerate(lots)}
         plan: Plan = tuple(tuple(numbers[lot.key] for lot in queue) for queue in placed)
+        self.fault = None
         if lots:
-            plan = self.policy.plan(self._problem(lots, at), plan)
+            plan = self._planned(self._problem(lots, at), plan)
         for virtual, order in zip(self._machines.values(), plan, strict=True):
             virtual.queue = [lots[number] for number in order]
-        self._unplaced.clear()
         self._stale = False
         self._planned_at = at
         self.generation += 1
+
+    def _planned(self, problem: Problem, current: Plan) -> Plan:
+        """Return the policy's plan; where it fails, the order of deadlines, so that a fault delays nobody for ever."""
+        try:
+            plan = self.policy.plan(problem, current)
+            check(problem, plan)
+        except Exception as fault:  # noqa: BLE001 - whatever is wrong with a planner, requests must be served
+            self.fault = fault
+            return edf.plan(problem, current)
+        return plan
 
     def _problem(self, lots: list[Lot], at: float) -> Problem:
         machines = tuple(self._machine(virtual, at) for virtual in self._machines.values())

@@ -38,17 +38,27 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Everything to be done at one moment, evictions before swaps before starts."""
+    """Everything to be done at one moment, evictions before swaps before starts.
+
+    Attributes:
+        reason: Why the plan that they follow is not the policy's, if one was just made that is not; else empty.
+    """
 
     starts: tuple[Start, ...] = ()
     evictions: tuple[Evict, ...] = ()
     swaps: tuple[Swap, ...] = ()
+    reason: str = ""
 
     def then(self, other: "Orders") -> "Orders":
         """Return both together."""
         if other == NO_ORDERS:
             return self
-        return Orders(self.starts + other.starts, self.evictions + other.evictions, self.swaps + other.swaps)
+        return Orders(
+            self.starts + other.starts,
+            self.evictions + other.evictions,
+            self.swaps + other.swaps,
+            self.reason or other.reason,
+        )
 
 
 NO_ORDERS = Orders()

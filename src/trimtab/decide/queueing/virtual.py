@@ -117,6 +117,11 @@ class Virtual:
         return len(self.running) / self.instance.slots
 
     @property
+    def is_busy(self) -> bool:
+        """Whether it carries requests or is changing its model."""
+        return bool(self.running) or self.ready_at is not None
+
+    @property
     def has_room(self) -> bool:
         """Whether it may be sent a request."""
         return len(self.running) < self.instance.slots and not self.full and not self.giving_way

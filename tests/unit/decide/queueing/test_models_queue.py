@@ -9,6 +9,7 @@ from trimtab.decide.queueing.instance import Instance, Speed
 from trimtab.decide.queueing.mean_length import MeanLengths
 from trimtab.decide.queueing.models_queue import EVICTION_COOLDOWN_SECONDS, Level, ModelsQueue
 from trimtab.decide.queueing.orders import NO_ORDERS, Evict, Orders, Start, Swap
+from trimtab.decide.queueing.plan import Plan
 from trimtab.decide.queueing.policy import Policy
 from trimtab.decide.queueing.request import Request
 from trimtab.model.problem import Problem
@@ -245,3 +246,88 @@ def test_a_start_of_nothing_is_no_order() -> None:
     orders = Orders(starts=(Start(request(1), "m0", 0, 1),))
     assert orders.then(NO_ORDERS) == orders
     assert NO_ORDERS.then(orders) == orders
+
+
+class TestMachinesThatComeAndGo:
+    def test_what_waits_for_a_machine_that_leaves_is_planned_anew_and_what_runs_ends_there(self) -> None:
+        waiting = queue(machine("m0", slots=1), machine("m1", slots=1))
+        for key in (1, 2, 3, 4):
+            waiting.arrive(request(key, at=0.1 * key), 0.1 * key)
+        assert waiting.set_instances([machine("m1", slots=1)], 1.0) == NO_ORDERS
+        assert waiting.finish(1, 2.0, 10) == NO_ORDERS, "the machine that is gone gets nothing"
+        assert started(waiting.finish(2, 3.0, 10)) == [(3, "m1")]
+        assert started(waiting.finish(3, 4.0, 10)) == [(4, "m1")]
+
+    def test_a_machine_that_joins_gets_work_at_once(self) -> None:
+        waiting = queue(machine("m0", slots=1))
+        for key in (1, 2):
+            waiting.arrive(request(key), 0.0)
+        assert started(waiting.set_instances([machine("m0", slots=1), machine("m1", slots=1)], 1.0)) == [(2, "m1")]
+
+    def test_what_no_machine_can_serve_waits_for_one_that_can(self) -> None:
+        waiting = queue(machine("m0", slots=1))
+        for key in (1, 2):
+            waiting.arrive(request(key), 0.0)
+        assert waiting.set_instances([], 1.0) == NO_ORDERS
+        assert waiting.step(5.0) == NO_ORDERS
+        assert waiting.waiting == 1
+        only_b = Instance("m1", 1, {"b": SPEED}, {"b": 5.0}, "b")
+        assert waiting.set_instances([only_b], 6.0) == NO_ORDERS
+        assert started(waiting.set_instances([only_b, machine("m2")], 7.0)) == [(2, "m2")]
+
+    def test_requests_of_a_machine_that_is_lost_start_elsewhere_with_their_progress(self) -> None:
+        waiting = queue(machine("m0", slots=1))
+        waiting.arrive(request(1), 0.0)
+        waiting.set_instances([machine("m1", slots=1)], 1.0)
+        (again,) = waiting.evicted(1, 1.0, 5).starts
+        assert (again.request.key, again.endpoint, again.produced) == (1, "m1", 5)
+
+    def test_a_machine_that_comes_back_still_carries_what_it_did(self) -> None:
+        waiting = queue(machine("m0", slots=1), machine("m1", slots=1))
+        waiting.arrive(request(1), 0.0)
+        waiting.set_instances([machine("m1", slots=1)], 1.0)
+        waiting.set_instances([machine("m0", slots=1), machine("m1", slots=1)], 2.0)
+        assert started(waiting.arrive(request(2, at=3.0), 3.0)) == [(2, "m1")]
+        assert waiting.arrive(request(3, at=3.0), 3.0) == NO_ORDERS
+        assert started(waiting.finish(1, 4.0, 10)) == [(3, "m0")]
+
+    def test_reports_of_a_machine_that_is_gone_are_of_no_account(self) -> None:
+        waiting = queue(machine("m0"), machine("m1"))
+        assert waiting.arrive(request(1, "b"), 0.0).swaps == (Swap("m0", "b"),)
+        waiting.set_instances([machine("m1")], 1.0)
+        assert waiting.swapped("m0", 5.0) == NO_ORDERS
+        assert waiting.report("m0", full=True, at=5.0) == NO_ORDERS
+
+    def test_a_machine_may_not_lose_the_model_that_it_is_busy_with(self) -> None:
+        waiting = queue()
+        waiting.arrive(request(1), 0.0)
+        with pytest.raises(Problem, match="busy with the model 'a'"):
+            waiting.set_instances([Instance("m0", 2, {"b": SPEED}, {"b": 5.0}, "b")], 1.0)
+
+
+class TestPlannersThatFail:
+    def test_requests_are_served_in_the_order_of_deadlines_and_the_fault_is_told(self) -> None:
+        def broken(*_: object) -> Plan:
+            raise RuntimeError("out of luck")
+
+        waiting = queue(machine(slots=1), policy=Policy("broken", broken))
+        orders = waiting.arrive(request(1), 0.0)
+        assert started(orders) == [(1, "m0")]
+        assert "out of luck" in orders.reason
+        waiting.arrive(request(2, level="slow"), 0.1)
+        waiting.arrive(request(3), 0.2)
+        assert started(waiting.finish(1, 1.0, 10)) == [(3, "m0")]
+
+    def test_a_plan_that_forgets_a_group_is_a_fault(self) -> None:
+        waiting = queue(policy=Policy("forgetful", lambda _, current: current))
+        orders = waiting.arrive(request(1), 0.0)
+        assert started(orders) == [(1, "m0")]
+        assert "exactly once" in orders.reason
+
+    def test_it_is_forgotten_with_the_next_plan(self) -> None:
+        waiting = queue(
+            policy=Policy("once", lambda wanted, current: edf.plan(wanted, current) if wanted.jobs[0].key else current)
+        )
+        assert waiting.arrive(request(1), 0.0).reason
+        assert not waiting.arrive(request(2), 1.0).reason
+        assert waiting.fault is None
