@@ -9,7 +9,7 @@ sequence of calls always gives the same orders.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, sqrt
 
 from trimtab.decide.queueing import edf
 from trimtab.decide.queueing.group import Grouping, Groups
@@ -23,7 +23,7 @@ from trimtab.decide.queueing.virtual import Lot, Member, Virtual
 from trimtab.model.problem import Problem as Refused
 
 TIMER_SECONDS = 1.0
-"""How often a policy that estimates waits looks at its plan although nothing else happened [design]."""
+"""How often a policy may search for a plan; one that estimates waits does although nothing else happened [design]."""
 EVICTION_COOLDOWN_SECONDS = 10.0
 MOST_EVICTIONS = 2
 """Of one request: afterwards it is waited for [design]."""
@@ -91,7 +91,7 @@ class ModelsQueue:
         self._carriers: dict[int, Virtual] = {}
         self._asked: Counter[str] = Counter()  # requests by model, so far
         self._stale = False  # whether a plan must be made
-        self._planned_at = -inf
+        self._searched_at = -inf  # when the policy was last free to search for a plan
 
     @property
     def waiting(self) -> int:
@@ -219,12 +219,12 @@ class ModelsQueue:
 
     def next_due(self) -> float | None:
         """Return when `step` must be called at the latest although nothing else happened; None: never."""
-        timer = self._planned_at + TIMER_SECONDS if self.policy.on_timer and self._waiting else inf
+        timer = self._searched_at + TIMER_SECONDS if self.policy.on_timer and self._waiting else inf
         due = min([timer, *(virtual.look_at for virtual in self._machines.values())])
         return due if due < inf else None
 
     def _timer_is_due(self, at: float) -> bool:
-        return bool(self.policy.on_timer and self._waiting and at >= self._planned_at + TIMER_SECONDS)
+        return bool(self.policy.on_timer and self._waiting and at >= self._searched_at + TIMER_SECONDS)
 
     def _place(self, member: Member, at: float) -> None:
         group = self._groups.place(member, at)
@@ -289,12 +289,13 @@ class ModelsQueue:
         numbers = {lot.key: number for number, lot in enumerate(lots)}
         plan: Plan = tuple(tuple(numbers[lot.key] for lot in queue) for queue in placed)
         self.fault = None
+        place_only = at < self._searched_at + TIMER_SECONDS
+        self._searched_at = self._searched_at if place_only else at
         if lots:
-            plan = self._planned(self._problem(lots, at), plan)
+            plan = self._planned(self._problem(lots, at, place_only=place_only), plan)
         for virtual, order in zip(self._machines.values(), plan, strict=True):
             virtual.queue = [lots[number] for number in order]
         self._stale = False
-        self._planned_at = at
         self.generation += 1
 
     def _planned(self, problem: Problem, current: Plan) -> Plan:
@@ -307,9 +308,14 @@ class ModelsQueue:
             return edf.plan(problem, current)
         return plan
 
-    def _problem(self, lots: list[Lot], at: float) -> Problem:
+    def _problem(self, lots: list[Lot], at: float, *, place_only: bool) -> Problem:
         machines = tuple(self._machine(virtual, at) for virtual in self._machines.values())
-        return Problem(tuple(self._job(lot, at) for lot in lots), machines, judge_start=self.policy.judge_start)
+        return Problem(
+            tuple(self._job(lot, at) for lot in lots),
+            machines,
+            judge_start=self.policy.judge_start,
+            place_only=place_only,
+        )
 
     def _job(self, lot: Lot, at: float) -> Job:
         level = self.levels[lot.level]
@@ -317,7 +323,14 @@ class ModelsQueue:
         seconds = tuple(self._seconds(lot, virtual.instance) for virtual in self._machines.values())
         slack = lot.deadline - at - self._margin(lot) - self.policy.reserve * level.ttft_seconds
         tardiness = weight * self.policy.tardiness
-        return Job(lot.key, lot.model, slack, tardiness, seconds, late_penalty=weight)
+        deviation = self._deviation(lot)
+        return Job(lot.key, lot.model, slack, tardiness, seconds, late_penalty=weight, deviation=deviation)
+
+    def _deviation(self, lot: Lot) -> float:
+        """The standard deviation of the time that those who wait take on the machine where it is largest."""
+        speeds = (virtual.instance.speeds.get(lot.model) for virtual in self._machines.values())
+        slowest = min((speed.tokens_per_second for speed in speeds if speed), default=inf)
+        return sqrt(lot.waiting) * self.lengths.deviation(lot.model, lot.level) / slowest
 
     def _seconds(self, lot: Lot, instance: Instance) -> float:
         """How long a machine is busy with those who wait."""

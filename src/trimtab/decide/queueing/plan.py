@@ -39,6 +39,7 @@ class Job:
             saved goes last.
         holding: The price of each second until it ends, late or not. Where nothing is expected late, this decides
             whether a swap is worth the time that it saves; without it no machine is swapped only because it is idle.
+        deviation: The standard deviation of `seconds`; planners do without it, predictions of violations do not.
     """
 
     key: int
@@ -49,6 +50,7 @@ class Job:
     pinned: int | None = None
     late_penalty: float = 0.0
     holding: float = 0.0
+    deviation: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Problem:
     Attributes:
         judge_start: Whether a deadline is kept by a job that starts in time; by default it must have finished, which is
             conservative for the time to first token of a group.
+        place_only: Whether a plan was made a moment ago, so that new groups are only to be added to it. Planners that
+            do not search need not care.
 
     Raises:
         ValueError: A job fits no machine, a number makes no sense, or a key occurs twice.
@@ -83,6 +87,7 @@ class Problem:
     jobs: tuple[Job, ...]
     machines: tuple[Machine, ...]
     judge_start: bool = False
+    place_only: bool = False
 
     def __post_init__(self) -> None:
         for job in self.jobs:
@@ -117,11 +122,11 @@ class Problem:
     def _check(self, job: Job) -> None:
         if len(job.seconds) != len(self.machines):
             raise ValueError(f"job {job.key}: {len(job.seconds)} run times for {len(self.machines)} machines")
-        prices = job.weight, job.late_penalty, job.holding
+        prices = job.weight, job.late_penalty, job.holding, job.deviation
         if not all(map(isfinite, (job.deadline_in, *prices))):
-            raise ValueError(f"job {job.key}: deadline, weight, penalty and price must be finite")
+            raise ValueError(f"job {job.key}: deadline, weight, penalty, price and deviation must be finite")
         if min(*prices, *job.seconds) < 0:
-            raise ValueError(f"job {job.key}: weight, penalty, price and run times are not negative")
+            raise ValueError(f"job {job.key}: weight, penalty, price, deviation and run times are not negative")
         places = [index for index, seconds in enumerate(job.seconds) if isfinite(seconds)]
         if not places:
             raise ValueError(f"job {job.key}: no machine can run {job.model}")

@@ -9,6 +9,7 @@ Source: QLM (SoCC 2024) describes an exact planner; this one is our replacement 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from typing import NamedTuple
@@ -18,14 +19,37 @@ import numpy as np
 from trimtab.decide.queueing.moves import Costs, Ints, Neighborhood, Table, least
 from trimtab.decide.queueing.plan import Cost, Plan, Problem, check, cost, runs, violations
 
-STARTS = 12
-BUDGET = 200_000
-"""Moves evaluated by default."""
-
 _AHEAD = 16  # jobs whose insertion is costed at once; what is costed too early is costed again
 
 WORTH = 0.02
 """By which share a plan must be better to replace the one in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much work a plan is worth: the one setting of QLM, of `benchmarks/planner.py` and of the experiments.
+
+    Costing all moves of a plan once takes about twice the square of the number of groups.
+
+    Attributes:
+        least: Moves that may be evaluated however few groups there are.
+        per_pair: Moves for each pair of groups.
+        most: Moves however many groups there are.
+        starts: How many starts are polished at the most.
+    """
+
+    least: int = 3000
+    per_pair: float = 6.0
+    most: int = 300_000
+    starts: int = 12
+
+    def moves(self, groups: int) -> int:
+        """Return how many moves may be evaluated for one plan."""
+        return min(max(self.least, round(self.per_pair * groups**2)), self.most)
+
+
+ONLINE = Effort()
+BUDGET, STARTS = ONLINE.most, ONLINE.starts
 
 
 class Found(NamedTuple):
@@ -78,7 +102,7 @@ def complete(problem: Problem, plan: Plan) -> Plan:
 def improve(
     problem: Problem,
     start: Plan | None = None,
-    budget_moves: int = BUDGET,
+    budget_moves: int | None = None,
     generator: np.random.Generator | None = None,
     starts: int = STARTS,
 ) -> Plan:
@@ -89,7 +113,7 @@ def improve(
 def search(
     problem: Problem,
     start: Plan | None = None,
-    budget_moves: int = BUDGET,
+    budget_moves: int | None = None,
     generator: np.random.Generator | None = None,
     starts: int = STARTS,
 ) -> Found:
@@ -98,27 +122,32 @@ def search(
     Args:
         problem: What is to be planned.
         start: The plan in force; it may leave out jobs that came later, which are inserted first.
-        budget_moves: About how many moves may be evaluated; those of a few queues are always costed together.
+        budget_moves: About how many moves may be evaluated, by default as many as `ONLINE` allows; those of a few
+            queues are always costed together.
         generator: Where further starts come from; without it there are only those that need none.
         starts: How many starts are polished at the most.
 
     Returns:
-        A plan that costs no more than `start`, completed, or than earliest deadline first; and the work it took.
+        A plan that costs no more than `start`, completed, or than earliest deadline first; and the work it took. With
+            any budget left for it, it costs no more than greedy insertion either.
 
     Raises:
         ValueError: `start` is no plan of this problem.
     """
+    budget = ONLINE.moves(len(problem.jobs)) if budget_moves is None else budget_moves
     planning = _Planning(Table(problem))
     known = planning.greedy if start is None else planning.inserted(start)
     check(problem, known)
     best = min(known, earliest_deadline_first(problem), key=planning.cost)
+    if planning.evaluated < budget:
+        best = min(best, planning.greedy, key=planning.cost)
     tried: set[Plan] = set()
     for make in islice(planning.starts(best, generator), starts):
-        if planning.evaluated >= budget_moves:
+        if planning.evaluated >= budget:
             break
         plan = make()
         if plan not in tried:
-            best = planning.best = min(best, planning.polished(plan, budget_moves), key=planning.cost)
+            best = planning.best = min(best, planning.polished(plan, budget), key=planning.cost)
             tried.add(plan)
         if planning.cannot_improve(best):
             break

@@ -9,32 +9,38 @@ from dataclasses import dataclass
 
 from trimtab.decide.queueing import late_last
 from trimtab.decide.queueing.plan import Plan, Problem, cost
-from trimtab.decide.queueing.planner import improve
+from trimtab.decide.queueing.planner import ONLINE, Effort, complete, improve, worth_replacing
+from trimtab.decide.queueing.waiting_time import P99, predicted_violations
 
 
 @dataclass(frozen=True, slots=True)
 class Qlm:
-    """The planner with its budget.
+    """The planner, and when it is asked.
 
     Attributes:
-        budget_moves: Moves that may be evaluated for one plan.
-        starts: Plans that are polished.
+        effort: How much work a plan is worth.
+        margin: How many standard deviations of its wait above the mean a group must be in time, or a plan is searched.
         payback: How many times its swap a spread group must gain.
     """
 
-    budget_moves: int = 3000
-    starts: int = 1
+    effort: Effort = ONLINE
+    margin: float = P99
     payback: float = 1.0
 
     def __call__(self, problem: Problem, current: Plan) -> Plan:
-        """Return a plan that is no worse than the current one, completed.
+        """Return the current plan with new groups added, or a better one where somebody is predicted to be late.
 
         Where nobody is late in the order of deadlines, and no model must be swapped for it, there is nothing to plan.
+        A better plan takes the place of the current one only if it is worth the change [qlm.md §3.6].
         """
         simple = late_last.plan(problem, current)
         if cost(problem, simple)[:2] == (0.0, 0):
             return simple
-        plan = improve(problem, current, self.budget_moves, None, self.starts)
+        plan = complete(problem, current)
+        if not problem.place_only and predicted_violations(problem, plan, self.margin):
+            moves = self.effort.moves(len(problem.jobs))
+            found = improve(problem, plan, moves, None, self.effort.starts)
+            plan = found if worth_replacing(problem, plan, found) else plan
         spread = self._spread(problem, plan)
         return spread if cost(problem, spread).penalty <= cost(problem, plan).penalty else plan
 

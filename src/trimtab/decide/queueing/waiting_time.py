@@ -211,23 +211,23 @@ class Violation(NamedTuple):
     bound: float
 
 
-def predicted_violations(
-    problem: Problem, plan: Plan, deviation_seconds: Sequence[float], margin: float = P99
-) -> tuple[Violation, ...]:
+def predicted_violations(problem: Problem, plan: Plan, margin: float = P99) -> tuple[Violation, ...]:
     """Return the jobs whose bound lies behind their deadline, walking each queue from its head.
+
+    Jobs that cost nothing when they are late are left out: no plan is needed for them.
 
     Args:
         problem: What is planned.
         plan: The order.
-        deviation_seconds: The standard deviation of each job's run time.
         margin: How many deviations the bound lies above the mean.
     """
     found, variance, last = [], 0.0, -1
     for machine, run in runs(problem, plan):
         ahead = variance if machine == last else 0.0
-        variance, last = ahead + deviation_seconds[run.job] ** 2, machine
+        job = problem.jobs[run.job]
+        variance, last = ahead + job.deviation**2, machine
         expected = run.start if problem.judge_start else run.end
         bound = expected + margin * sqrt(ahead if problem.judge_start else variance)
-        if bound > problem.jobs[run.job].deadline_in:
+        if bound > job.deadline_in and (job.weight or job.late_penalty):
             found.append(Violation(run.job, machine, expected, bound))
     return tuple(found)

@@ -152,19 +152,28 @@ def test_a_rate_has_shifted_when_it_left_the_planned_one_by_more_than_a_fifth() 
     assert Rate(799.0).has_shifted(planned)
 
 
-def a_problem(*, judge_start: bool = False) -> Problem:
-    jobs = tuple(Job(key, "ab"[key % 2], 24.0, 1.0, (10.0, 10.0)) for key in range(3))
+def a_problem(
+    deviations: tuple[float, ...] = (0.0, 0.0, 0.0), *, judge_start: bool = False, weight: float = 1.0
+) -> Problem:
+    jobs = tuple(
+        Job(key, "ab"[key % 2], 24.0, weight, (10.0, 10.0), deviation=deviation)
+        for key, deviation in enumerate(deviations)
+    )
     machines = tuple(Machine(name, "a", {"a": 5.0, "b": 5.0}) for name in "mn")
     return Problem(jobs, machines, judge_start=judge_start)
 
 
 def test_a_violation_is_predicted_where_mean_and_margin_pass_the_deadline() -> None:
-    found = predicted_violations(a_problem(), ((0, 2), (1,)), (3.0, 0.0, 4.0), margin=2.0)
+    found = predicted_violations(a_problem((3.0, 0.0, 4.0)), ((0, 2), (1,)), margin=2.0)
     assert [(v.job, v.machine, v.expected, v.bound) for v in found] == [(2, 0, 20.0, 30.0)]
-    assert predicted_violations(a_problem(), ((0, 2), (1,)), (0.0, 0.0, 0.0)) == ()
+    assert predicted_violations(a_problem(), ((0, 2), (1,))) == ()
+
+
+def test_what_costs_nothing_when_it_is_late_violates_nothing() -> None:
+    assert predicted_violations(a_problem((3.0, 0.0, 40.0), weight=0.0), ((0, 2), (1,))) == ()
 
 
 def test_a_start_is_uncertain_only_by_what_runs_before_it() -> None:
-    problem = a_problem(judge_start=True)
-    found = predicted_violations(problem, ((0, 1, 2), ()), (3.0, 4.0, 100.0), margin=1.0)
+    problem = a_problem((3.0, 4.0, 100.0), judge_start=True)
+    found = predicted_violations(problem, ((0, 1, 2), ()), margin=1.0)
     assert [(v.job, v.expected, v.bound) for v in found] == [(2, 30.0, 35.0)]
