@@ -110,7 +110,7 @@ class ClusterView:
             ),
             since=str(pool.metadata.creation_timestamp),
         )
-        return _Pool(config, spec.engine.port, _concurrency(pool) or self._default_concurrency)
+        return _Pool(config, spec.engine.port, spec.declared_concurrency or self._default_concurrency)
 
     def _config(self, key: PoolKey) -> PoolConfig:
         pool = self._pools[key]
@@ -139,18 +139,6 @@ def _model_names(pool: ServingPool) -> Iterable[str]:
     for model in pool.spec.models:
         yield model.name
         yield from (adapter.name for adapter in model.adapters)
-
-
-def _concurrency(pool: ServingPool) -> int | None:
-    """Return what every replica can run at once by the profiles: which variant and accelerator a pod has is unknown."""
-    declared = [
-        profile.concurrency
-        for model in pool.spec.models
-        for variant in model.variants
-        for profile in variant.profiles
-        if profile.concurrency is not None
-    ]
-    return min(declared, default=None)
 
 
 def _essence(pod: Object) -> Object:

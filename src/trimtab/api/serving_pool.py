@@ -331,6 +331,18 @@ class ServingPoolSpec(PolicySpec):
         ONE_DEFAULT_LEVEL,
     )
 
+    @property
+    def declared_concurrency(self) -> int | None:
+        """What every replica can run at once by the profiles: which variant and accelerator a pod has is unknown."""
+        declared = [
+            profile.concurrency
+            for model in self.models
+            for variant in model.variants
+            for profile in variant.profiles
+            if profile.concurrency is not None
+        ]
+        return min(declared, default=None)
+
 
 def _unknown_levels(spec: ServingPoolSpec) -> set[str]:
     known = {level.name for level in spec.service_levels}

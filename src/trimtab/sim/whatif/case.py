@@ -156,7 +156,7 @@ def case_of(
         profile=found,
         profile_name=profile_name,
         config=config,
-        capacity=_concurrency(pool) or DEFAULT_CONCURRENCY,
+        capacity=pool.spec.declared_concurrency or DEFAULT_CONCURRENCY,
         longest=longest,
         bounds=Bounds(spec.queue.max_requests, float(spec.queue.max_waiting_seconds)),
         levels=_levels(spec.service_levels, shares),
@@ -304,18 +304,6 @@ def _whole(name: str, text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise Problem(f"the engine's argument --{name} is {text!r}", fix="write a whole number above zero")
     return int(text)
-
-
-def _concurrency(pool: ServingPool) -> int | None:
-    """Return what the gateway gives every replica at once, by the pool's profiles."""
-    declared = [
-        profile.concurrency
-        for model in pool.spec.models
-        for variant in model.variants
-        for profile in variant.profiles
-        if profile.concurrency is not None
-    ]
-    return min(declared, default=None)
 
 
 def _gpus(container: Mapping[str, Any], served: Any) -> int:
