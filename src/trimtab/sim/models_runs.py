@@ -1,6 +1,6 @@
 """Runs of the several-model queue: one workload under several policies, and what became of its requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -47,29 +47,40 @@ class Site:
     Attributes:
         machines: Each with its kind and the model that it holds at first, by name.
         levels: The service levels by name.
+        mean_answer: Of the requests that come, in tokens.
+        lengths: What the queue knows of answer lengths when it starts; None: their true mean, and it learns.
     """
 
     machines: Mapping[str, tuple[MachineKind, str | None]]
     levels: Mapping[str, Level]
+    mean_answer: float = MEAN_ANSWER
+    lengths: Callable[[], MeanLengths] | None = None
 
     def capacity(self) -> float:
         """About how many requests per second all machines serve without a swap."""
-        return sum(_requests_per_second(kind) for kind, _ in self.machines.values())
+        return sum(_requests_per_second(kind, self.mean_answer) for kind, _ in self.machines.values())
+
+    def known_lengths(self) -> MeanLengths:
+        """What the queue knows of answer lengths at the start of a run."""
+        return MeanLengths(self.mean_answer) if self.lengths is None else self.lengths()
 
 
 @lru_cache(maxsize=32)
-def kind(models: tuple[str, ...], swap_seconds: float, slowdown: float = 1.0) -> MachineKind:
+def kind(
+    models: tuple[str, ...], swap_seconds: float, slowdown: float = 1.0, mean_answer: float = MEAN_ANSWER
+) -> MachineKind:
     """A machine of the shipped profile that can hold each of some models of equal size.
 
     Args:
         models: Their names.
         swap_seconds: What it takes to make one resident.
         slowdown: How many times as long everything takes on it.
+        mean_answer: Of the requests that it serves, in tokens.
     """
     profile = load_profile(PROFILE)
     config = replace(EngineConfig.of(profile), max_num_seqs=SLOTS)
     model = ModelKind(config, slowed(profile.iteration, slowdown), swap_seconds)
-    return MachineKind(SLOTS, dict.fromkeys(models, model), MEAN_PROMPT + MEAN_ANSWER / 2)
+    return MachineKind(SLOTS, dict.fromkeys(models, model), MEAN_PROMPT + mean_answer / 2)
 
 
 def slowed(cost: IterationCost, times: float) -> IterationCost:
@@ -84,10 +95,12 @@ def slowed(cost: IterationCost, times: float) -> IterationCost:
     )
 
 
-def machines(count: int, models: Sequence[str], swap_seconds: float) -> dict[str, tuple[MachineKind, str | None]]:
+def machines(
+    count: int, models: Sequence[str], swap_seconds: float, mean_answer: float = MEAN_ANSWER
+) -> dict[str, tuple[MachineKind, str | None]]:
     """Equal machines which hold the models by turns."""
     return {
-        f"machine-{number:02}": (kind(tuple(models), swap_seconds), models[number % len(models)])
+        f"machine-{number:02}": (kind(tuple(models), swap_seconds, 1.0, mean_answer), models[number % len(models)])
         for number in range(count)
     }
 
@@ -107,7 +120,7 @@ def run(policy: Policy, site: Site, arrivals: Sequence[Arrival], until: float) -
         `swapping`: machine time spent computing and changing models, in %; `evictions` per request; `p99`: of the time
         to first token of the first level, in seconds, the horizon for those without.
     """
-    world = ModelsWorld(Simulation(), policy, site.levels, site.machines, MeanLengths(MEAN_ANSWER))
+    world = ModelsWorld(Simulation(), policy, site.levels, site.machines, site.known_lengths())
     world.feed(arrivals)
     world.simulation.run(until)
     world.note_open()
@@ -146,6 +159,6 @@ def _column(level: str) -> str:
     return level.replace("-", "_")
 
 
-def _requests_per_second(machine: MachineKind) -> float:
-    speed = machine.instance("", None).speeds[min(machine.models)]
-    return 1.0 / (MEAN_ANSWER / speed.tokens_per_second + MEAN_PROMPT * speed.seconds_per_prompt_token)
+def _requests_per_second(machine: MachineKind, mean_answer: float) -> float:
+    speed = replace(machine, believed=1.0).instance("", None).speeds[min(machine.models)]
+    return 1.0 / (mean_answer / speed.tokens_per_second + MEAN_PROMPT * speed.seconds_per_prompt_token)

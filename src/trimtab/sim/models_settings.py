@@ -1,8 +1,10 @@
 """The settings of the experiment `qlm`: machines, models, service levels, and how much is asked of them."""
 
+from dataclasses import dataclass
+
 from trimtab.decide.queueing.models_queue import Level
 from trimtab.sim.models_runs import Site, kind, machines
-from trimtab.sim.models_workload import Demand, Workload
+from trimtab.sim.models_workload import MEAN_ANSWER, Demand, Workload
 
 SWAPS = (0.5, 3.0, 15.0, 60.0)
 """Seconds of a model swap that are compared."""
@@ -11,21 +13,51 @@ SEVERAL_MODELS = {"a": 0.4, "b": 0.3, "c": 0.2, "d": 0.1}
 SEVERAL_REQUESTS = 3500
 SEVERAL_MACHINES = 4
 BATCH_1_SECONDS = 60.0
-BATCH_2_SECONDS = 120.0
+BATCH_2_SECONDS, HOUR_SECONDS = 120.0, 3600.0
 BATCH_1_WEIGHT = 2.0
 """What a missed promise of batch-1 costs where one of batch-2 costs 1; chosen on pilot seeds. Only QLM weighs."""
 
-LOADS = {0.5: 0.743, 3.0: 0.665, 15.0: 0.372, 60.0: 0.060}
-"""Arrivals over capacity where `EDF late last` averages 90 % on pilot seeds, by the seconds of a swap.
 
-Found by `python -m trimtab.sim.models_pilot`.
-"""
+@dataclass(frozen=True, slots=True)
+class PilotLoad:
+    """Arrivals over capacity where `EDF late last` keeps about 90 %.
+
+    Found by `python -m trimtab.sim.models_pilot loads`.
+
+    Attributes:
+        load: The load.
+        attained: What it kept there on the pilot seeds, in %, on average.
+        error: The standard error of that average.
+    """
+
+    load: float
+    attained: float
+    error: float
+
+
+LOADS = {
+    0.5: PilotLoad(0.861, 90.45, 1.91),
+    3.0: PilotLoad(0.665, 90.0, 1.0),
+    15.0: PilotLoad(0.372, 90.0, 1.0),
+    60.0: PilotLoad(0.060, 90.0, 1.0),
+}
+"""Where batch-2 is due within two minutes, by the seconds of a swap."""
+HOUR_LOADS = {
+    0.5: PilotLoad(3.362, 89.92, 1.20),
+    3.0: PilotLoad(3.362, 90.32, 1.28),
+    15.0: PilotLoad(3.194, 89.86, 1.31),
+    60.0: PilotLoad(1.844, 88.99, 1.32),
+}
+"""Where batch-2 is due within an hour, by the seconds of a swap."""
 
 
 def several_site(swap_seconds: float, batch_2_seconds: float = BATCH_2_SECONDS) -> Site:
     """Four machines that share four models."""
-    levels = {"batch-1": Level(BATCH_1_SECONDS, BATCH_1_WEIGHT), "batch-2": Level(batch_2_seconds)}
-    return Site(machines(SEVERAL_MACHINES, tuple(SEVERAL_MODELS), swap_seconds), levels)
+    return Site(machines(SEVERAL_MACHINES, tuple(SEVERAL_MODELS), swap_seconds), _levels(batch_2_seconds))
+
+
+def _levels(batch_2_seconds: float) -> dict[str, Level]:
+    return {"batch-1": Level(BATCH_1_SECONDS, BATCH_1_WEIGHT), "batch-2": Level(batch_2_seconds)}
 
 
 def several_workload() -> Workload:
@@ -38,10 +70,34 @@ def several_horizon(rate: float) -> float:
     return SEVERAL_REQUESTS / rate + BATCH_2_SECONDS
 
 
-SINGLE_REQUESTS = 2000
+HOUR_MACHINES = 2
+HOUR_ARRIVAL_SECONDS = 1200.0
+HOUR_ANSWER_TIMES = 16.0
+"""How many times as long answers are as usual, so that some thousand requests keep machines busy for over an hour."""
+
+
+def hour_site(swap_seconds: float) -> Site:
+    """Two machines that share four models, and an hour for batch-2."""
+    answer = MEAN_ANSWER * HOUR_ANSWER_TIMES
+    shared = machines(HOUR_MACHINES, tuple(SEVERAL_MODELS), swap_seconds, answer)
+    return Site(shared, _levels(HOUR_SECONDS), answer)
+
+
+def hour_workload() -> Workload:
+    """Jobs with long answers, the larger of which are due within an hour."""
+    demands = {"batch-1": Demand(0.2, 10.0), "batch-2": Demand(0.8, 100.0)}
+    return Workload(SEVERAL_MODELS, demands, answer_times=HOUR_ANSWER_TIMES)
+
+
+def hour_horizon() -> float:
+    """How long it is run: until every promise of its last request is due."""
+    return HOUR_ARRIVAL_SECONDS + HOUR_SECONDS
+
+
+SINGLE_REQUESTS = 1200
 SINGLE_MACHINES = 2
-SINGLE_LOADS = (0.8, 1.0, 1.2, 1.4, 1.6)
-INTERACTIVE_SECONDS, HOUR_SECONDS = 20.0, 3600.0
+SINGLE_LOADS = (1.0, 1.5, 2.0, 2.4)
+INTERACTIVE_SECONDS = 20.0
 SINGLE_LEVELS = {
     "interactive": Level(INTERACTIVE_SECONDS),
     "batch-1": Level(BATCH_1_SECONDS),

@@ -2,19 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from trimtab.decide.queueing import edf
+from trimtab.decide.queueing.mean_length import MeanLengths
 from trimtab.decide.queueing.oracle import Oracle
 from trimtab.decide.queueing.qlm import Qlm
-from trimtab.sim.experiment import Row, Setting
-from trimtab.sim.models_runs import BASELINES, LATE_LAST, POLICIES, QLM, Site, compare, run
+from trimtab.sim.experiment import Cell, Row, Setting
+from trimtab.sim.models_runs import BASELINES, LATE_LAST, POLICIES, QLM, SWAP_BATCHING, Site, compare, run
 from trimtab.sim.models_settings import (
     BATCH_1_SECONDS,
     BATCH_2_SECONDS,
+    HOUR_ARRIVAL_SECONDS,
+    HOUR_SECONDS,
     SEVERAL_REQUESTS,
     SINGLE_REQUESTS,
+    hour_horizon,
+    hour_site,
+    hour_workload,
     mega_workload,
     mixed_site,
+    several_horizon,
     several_site,
     several_workload,
     single_site,
@@ -26,7 +35,11 @@ NO_EVICTION = replace(QLM, name="without eviction", evicts=False, makes_room=Fal
 NO_SWAPPING = replace(QLM, name="without swapping")
 NO_BALANCING = replace(QLM, name="without balancing", balances=False, plan=Qlm(payback=1e9))
 NO_GROUPING = replace(QLM, name="without grouping", group_batches=0.0)
-ORACLE = replace(QLM, name="integer program", plan=Oracle(), on_timer=False)
+EDF_PLAN = replace(QLM, name="with the plan of EDF", plan=edf.plan)
+NEW_GROUPS = replace(QLM, name="QLM, planned at new groups", on_timer=False, judge_start=False)
+WITH_PROGRAM = "QLM with integer program"
+NEVER_LEARNS = 1e9
+"""As how many answers a mean counts that is not to change."""
 
 
 def _number(setting: Setting, name: str) -> float:
@@ -42,13 +55,38 @@ def _requests(setting: Setting, usual: int) -> int:
 def run_several(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """Several models on machines that must swap them, under every policy."""
     del data
-    site = several_site(
-        _number(setting, "swap_seconds"), float(setting.values.get("batch_2_seconds") or BATCH_2_SECONDS)
-    )
+    site = several_site(_number(setting, "swap_seconds"))
     rate = _number(setting, "load") * site.capacity()
     requests = _requests(setting, SEVERAL_REQUESTS)
     arrivals = several_workload().arrivals(seed, requests, rate)
     return compare(POLICIES, site, arrivals, requests / rate + BATCH_2_SECONDS)
+
+
+def run_hour(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
+    """Several models and long answers, with an hour for the large jobs."""
+    del data
+    site = hour_site(_number(setting, "swap_seconds"))
+    rate = _number(setting, "load") * site.capacity()
+    requests = _requests(setting, round(rate * HOUR_ARRIVAL_SECONDS))
+    arrivals = hour_workload().arrivals(seed, requests, rate)
+    return compare((*BASELINES, NEW_GROUPS), site, arrivals, hour_horizon())
+
+
+def run_estimates(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
+    """Several models, with a queue that takes machines or answers for something else than they are."""
+    del data
+    site = several_site(_number(setting, "swap_seconds"))
+    rate = _number(setting, "load") * site.capacity()
+    requests = _requests(setting, SEVERAL_REQUESTS)
+    arrivals = several_workload().arrivals(seed, requests, rate)
+    wrong = _wrongly_known(site, _number(setting, "speeds"), _number(setting, "lengths"))
+    return compare((LATE_LAST, SWAP_BATCHING, QLM), wrong, arrivals, several_horizon(rate))
+
+
+def _wrongly_known(site: Site, speeds: float, lengths: float) -> Site:
+    """The same machines, taken to be so many times as fast, for answers taken to be so many times as long."""
+    known = {name: (replace(kind, believed=speeds), resident) for name, (kind, resident) in site.machines.items()}
+    return replace(site, machines=known, lengths=partial(MeanLengths, lengths * site.mean_answer, NEVER_LEARNS))
 
 
 def run_single(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
@@ -58,7 +96,7 @@ def run_single(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     rate = _number(setting, "load") * site.capacity()
     requests = _requests(setting, SINGLE_REQUESTS)
     arrivals = single_workload().arrivals(seed, requests, rate)
-    return compare(POLICIES, site, arrivals, requests / rate + BATCH_1_SECONDS)
+    return compare(POLICIES, site, arrivals, requests / rate + HOUR_SECONDS)
 
 
 def run_mega(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
@@ -79,7 +117,7 @@ def run_ablation(seed: int, setting: Setting, data: Path | None) -> Sequence[Row
     requests = _requests(setting, SEVERAL_REQUESTS)
     arrivals = several_workload().arrivals(seed, requests, rate)
     until = requests / rate + BATCH_2_SECONDS
-    rows = compare((QLM, NO_EVICTION, NO_BALANCING, NO_GROUPING), site, arrivals, until)
+    rows = compare((QLM, EDF_PLAN, NO_EVICTION, NO_BALANCING, NO_GROUPING), site, arrivals, until)
     return [*rows, run(NO_SWAPPING, _without_swapping(site), arrivals, until)]
 
 
@@ -102,7 +140,19 @@ def run_oracle(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     workload = several_workload()
     smaller = {level: replace(demand, job_size=demand.job_size / 5) for level, demand in workload.demands.items()}
     arrivals = replace(workload, demands=smaller).arrivals(seed, requests, rate)
-    return compare((*BASELINES, QLM, ORACLE), site, arrivals, requests / rate + BATCH_2_SECONDS)
+    oracle = Oracle()
+    until = requests / rate + BATCH_2_SECONDS
+    rows = compare((*BASELINES, QLM), site, arrivals, until)
+    exact = run(replace(QLM, name=WITH_PROGRAM, plan=oracle), site, arrivals, until)
+    return [{**row, **_use_of(None)} for row in rows] + [{**exact, **_use_of(oracle)}]
+
+
+def _use_of(oracle: Oracle | None) -> dict[str, Cell]:
+    """Of the plans with a penalty, in %: those that the program solved, proved and bettered."""
+    if oracle is None or not oracle.late:
+        return dict.fromkeys(("solved", "proved", "bettered"))
+    counts = {"solved": oracle.solved, "proved": oracle.proved, "bettered": oracle.better}
+    return {name: 100.0 * count / oracle.late for name, count in counts.items()}
 
 
 def run_mixed(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
@@ -112,5 +162,5 @@ def run_mixed(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     rate = _number(setting, "load") * site.capacity()
     requests = _requests(setting, SINGLE_REQUESTS)
     arrivals = single_workload().arrivals(seed, requests, rate)
-    rows = compare(POLICIES, site, arrivals, requests / rate + BATCH_1_SECONDS)
+    rows = compare(POLICIES, site, arrivals, requests / rate + HOUR_SECONDS)
     return [{**row, "fast": float(row["share_fast-0"] or 0) + float(row["share_fast-1"] or 0)} for row in rows]

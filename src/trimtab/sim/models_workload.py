@@ -47,11 +47,13 @@ class Workload:
         models: How popular each is.
         demands: By service level.
         mega_tokens: The length of a very long prompt.
+        answer_times: How many times as long as usual answers are.
     """
 
     models: Mapping[str, float]
     demands: Mapping[str, Demand]
     mega_tokens: int = 6000
+    answer_times: float = 1.0
 
     def arrivals(self, seed: int, requests: int, rate: float) -> list[Arrival]:
         """Draw about so many requests, at `rate` requests per second on average, in the order of arrival.
@@ -77,7 +79,7 @@ class Workload:
         names, popularity = list(self.models), np.array(list(self.models.values()))
         asked = stream(seed, level, "models").choice(len(names), most, p=popularity / popularity.sum())[: len(at)]
         times, models = np.repeat(at, sizes), np.repeat(asked, sizes)
-        prompts, answers = self._prompts(seed, level, len(times)), _answers(seed, level, len(times))
+        prompts, answers = self._prompts(seed, level, len(times)), self._answers(seed, level, len(times))
         return [
             Arrival(float(t), names[m], level, int(p), int(a))
             for t, m, p, a in zip(times, models, prompts, answers, strict=True)
@@ -89,8 +91,7 @@ class Workload:
         mega = stream(seed, level, "mega prompts").random(count) < self.demands[level].mega_share
         return np.where(mega, self.mega_tokens, prompts)
 
-
-def _answers(seed: int, level: str, count: int) -> NDArray[np.int64]:
-    drawn = np.interp(stream(seed, level, "answers").random(count), ANSWER_SHARES, ANSWER_TOKENS)
-    answers: NDArray[np.int64] = np.maximum(drawn.astype(np.int64), 1)
-    return answers
+    def _answers(self, seed: int, level: str, count: int) -> NDArray[np.int64]:
+        drawn = np.interp(stream(seed, level, "answers").random(count), ANSWER_SHARES, ANSWER_TOKENS)
+        answers: NDArray[np.int64] = np.maximum((drawn * self.answer_times).astype(np.int64), 1)
+        return answers

@@ -58,15 +58,20 @@ class MachineKind:
 
     Attributes:
         context_tokens: What a typical request has in the KV cache, for the estimate of the machine's speed.
+        believed: How many times as fast as it is the queue takes the machine to be.
     """
 
     slots: int
     models: Mapping[str, ModelKind]
     context_tokens: float = 500.0
+    believed: float = 1.0
 
     def instance(self, name: str, resident: str | None) -> Instance:
         """A machine of this kind, as the queue sees it."""
-        speeds = {model: kind.speed(self.slots, self.context_tokens) for model, kind in self.models.items()}
+        speeds = {
+            model: kind.speed(self.slots, self.context_tokens).times(self.believed)
+            for model, kind in self.models.items()
+        }
         swaps = {model: kind.swap_seconds for model, kind in self.models.items()}
         return Instance(name, self.slots, speeds, swaps, resident)
 
@@ -214,6 +219,8 @@ class ModelsWorld:
         self._plan_look()
 
     def _obey(self, orders: Orders) -> None:
+        if self.queue.fault is not None:  # what is measured would be another policy
+            raise RuntimeError(orders.reason) from self.queue.fault
         for eviction in orders.evictions:
             self._evict(eviction)
         for swap in orders.swaps:
