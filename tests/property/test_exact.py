@@ -31,7 +31,6 @@ def test_the_program_finds_what_trying_everything_finds(seed: int) -> None:
         pinned=seed % 3 == 1,
         fixed=seed % 2 == 0,
         partial=seed > 8,
-        held=seed % 4 == 3,
     )
     solution = solve(problem, gap=0.0)
     assert solution is not None

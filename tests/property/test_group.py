@@ -13,7 +13,6 @@ from trimtab.decide.queueing.group import Grouping, Groups
 class Request:
     key: int
     model: str
-    adapter: str
     deadline: float
     input_tokens: int
 
@@ -21,7 +20,7 @@ class Request:
 class Events(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.groups: Groups[Request] = Groups(Grouping(delta=1.0, default_batch=3.0))
+        self.groups: Groups[Request] = Groups(Grouping(3))
         self.waiting: dict[int, Request] = {}
         self.running: dict[int, Request] = {}
         self.sizes: dict[int, int] = {}
@@ -36,7 +35,7 @@ class Events(RuleBasedStateMachine):
     def arrive(self, model: str, slack: float, tokens: int) -> None:
         self.created += 1
         self.at += 1.0
-        request = Request(self.created, model, "", self.at + slack, tokens)
+        request = Request(self.created, model, self.at + slack, tokens)
         closed = {group.key for group in self.groups if group.closed}
         assert self.groups.place(request, self.at).key not in closed
         self.waiting[request.key] = request

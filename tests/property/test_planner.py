@@ -20,7 +20,6 @@ problems = st.builds(
     pinned=st.booleans(),
     fixed=st.booleans(),
     partial=st.booleans(),
-    held=st.booleans(),
 )
 
 
@@ -29,7 +28,7 @@ def score(problem: Problem, plan: Plan) -> float:
     total = 0.0
     for machine, run in runs(problem, plan):
         job, late = problem.jobs[run.job], run.end - problem.allowed(run.job, machine)
-        total += job.holding * run.end + SWAP * run.swapped
+        total += SWAP * run.swapped
         total += job.weight * late + job.late_penalty if late > ON_TIME else 0.0
     return total
 
@@ -155,7 +154,6 @@ def test_the_planner_finds_what_trying_everything_finds(machines: int) -> None:
             pinned=seed % 3 == 0,
             fixed=seed % 2 == 0,
             partial=seed % 5 == 0,
-            held=seed % 7 == 0,
         )
         best = cost(problem, brute_force(problem))
         found = cost(problem, improve(problem, generator=np.random.default_rng(seed)))

@@ -18,7 +18,6 @@ def a_problem(
     pinned: bool = False,
     fixed: bool = False,
     partial: bool = False,
-    held: bool = False,
 ) -> Problem:
     """Return a problem with three models, more work than can be on time, and machines of different speed.
 
@@ -29,7 +28,6 @@ def a_problem(
         pinned: Whether some machines run a job already.
         fixed: Whether being late costs something as such.
         partial: Whether some machines cannot run some models.
-        held: Whether time costs something before a deadline, too.
     """
     numbers = np.random.default_rng(seed)
     names = ("a", "b", "c")
@@ -37,8 +35,6 @@ def a_problem(
     listed = [_job(key, names, horizon, machines, numbers) for key in range(jobs)]
     if fixed:
         listed = [replace(job, late_penalty=float(numbers.choice([0, 30]))) for job in listed]
-    if held:
-        listed = [replace(job, holding=float(numbers.choice([0.01, 0.1, 1.0]))) for job in listed]
     if partial:
         listed = [replace(job, seconds=_some(job, names)) for job in listed]
     if pinned:

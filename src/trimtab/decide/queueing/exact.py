@@ -67,7 +67,7 @@ class Program:
     """The integer program of a problem.
 
     Variables, by number: `place[g, i, s]` is 1 where job i has slot s of machine g; `swap[g, s, m]` is 1 where model m
-    is made resident before it; `end[g, s]`, `ended[i]` and `late[i]` are seconds; `missed[i]` is 1 where job i is late.
+    is made resident before it; `end[g, s]` and `late[i]` are seconds; `missed[i]` is 1 where job i is late.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -80,7 +80,6 @@ class Program:
         self.place = self._variables(machines, jobs, jobs)
         self.swap = self._variables(machines, jobs, len(self._models))
         self.end = self._variables(machines, jobs)
-        self.ended = self._variables(jobs)
         self.late = self._variables(jobs)
         self.missed = self._variables(jobs)
         self._rows: list[tuple[Ints, Floats]] = []
@@ -126,7 +125,6 @@ class Program:
         price = np.zeros(self._size)
         price[self.swap.ravel()], price[self.end[:, -1]] = _SWAP, _END
         price[self.late], price[self.missed] = self._table.weight, self._table.late_penalty
-        price[self.ended] = self._table.holding
         return price
 
     def _bounds(self) -> Bounds:
@@ -167,19 +165,17 @@ class Program:
         """A job ends with its slot, and is as late as that is after its deadline; other slots are of no account."""
         for (machine, job), due in np.ndenumerate(self._table.due):
             if self._table.runs[machine, job]:
-                self._behind(machine, job, self.late, float(due))
-                if self._table.holding[job]:
-                    self._behind(machine, job, self.ended, 0.0)
+                self._behind(machine, job, float(due))
         longest = max(self._horizon - float(self._table.due.min()), 0.0)
         for job in np.flatnonzero(self._table.late_penalty):
             self._at_least(0, (longest, self.missed[job]), (-1, self.late[job]))
 
-    def _behind(self, machine: int, job: int, variables: Ints, since: float) -> None:
-        """Let a job's variable be at least the time from a moment to the end of its slot, if the machine runs it."""
+    def _behind(self, machine: int, job: int, since: float) -> None:
+        """Let a job be late at least by the time from a moment to the end of its slot, if the machine runs it."""
         most = self._horizon - since
         if most > 0:
             for end, place in zip(self.end[machine], self.place[machine, job], strict=True):
-                self._at_least(-since - most, (1, variables[job]), (-1, end), (-most, place))
+                self._at_least(-since - most, (1, self.late[job]), (-1, end), (-most, place))
 
 
 def try_all(problem: Problem) -> Plan:

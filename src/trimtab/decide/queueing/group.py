@@ -1,17 +1,18 @@
-"""Requests that are planned as one: same model, like deadlines, like prompts.
+"""Requests that are planned as one: same model, like deadlines, very long prompts apart.
 
 A planner that orders thousands of requests one by one is too slow, and the wait behind a group is better known than the
 wait behind one request. So requests join groups where they wait, groups are placed, and members leave in order of
 arrival.
 
-Source: QLM (SoCC 2024) groups by model, objective and token distribution; buckets, sizes and closing are [design].
+Source: QLM (SoCC 2024) groups by model, objective and token distribution; its released code by model and
+objective. Buckets, sizes and closing are [design].
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from math import ceil, inf, log2
+from math import inf, log2
 from typing import Generic, Protocol, TypeVar
 
 _SLACK = 64  # outdated deadlines tolerated in a heap before it is rebuilt
@@ -24,7 +25,6 @@ class Waiting(Protocol):
     Attributes:
         key: Unique; grows with arrival.
         model: What it needs resident.
-        adapter: A fine-tuned variant of the model; empty for none.
         deadline: When its first token is due, on the caller's clock.
         input_tokens: The length of its prompt.
     """
@@ -33,8 +33,6 @@ class Waiting(Protocol):
     def key(self) -> int: ...  # noqa: D102 - see the attributes
     @property
     def model(self) -> str: ...  # noqa: D102
-    @property
-    def adapter(self) -> str: ...  # noqa: D102
     @property
     def deadline(self) -> float: ...  # noqa: D102
     @property
@@ -49,32 +47,16 @@ class Grouping:
     """What makes requests alike.
 
     Attributes:
-        delta: A group holds at most this many running batches, rounded up to whole requests.
-        batch: How many requests of a model run together.
-        default_batch: The same for models that `batch` does not name.
+        most: A group has at most this many members; at least one.
         mega_tokens: Longer prompts are kept apart: they distort the rate of their neighbors and their first tokens.
-        token_factor: Prompts in one group differ in length by about this factor at the most.
     """
 
-    delta: float = 4.0
-    batch: Mapping[str, float] = field(default_factory=dict)
-    default_batch: float = 32.0
+    most: int = 128
     mega_tokens: int = 3000
-    token_factor: float = 4.0
-
-    def limit(self, model: str) -> int:
-        """Return how many members a group of a model may have; at least one."""
-        return max(ceil(self.delta * self.batch.get(model, self.default_batch)), 1)
 
     def kind(self, request: Waiting, at: float) -> "Kind":
         """Return which requests this one may be grouped with, judged once, when it is placed."""
-        return Kind(
-            request.model,
-            request.adapter,
-            slack_bucket(request.deadline - at),
-            round(log2(max(request.input_tokens, 1)) / log2(self.token_factor)),
-            request.input_tokens > self.mega_tokens,
-        )
+        return Kind(request.model, slack_bucket(request.deadline - at), request.input_tokens > self.mega_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +64,7 @@ class Kind:
     """What the members of a group have in common."""
 
     model: str
-    adapter: str
     slack_bucket: int
-    token_bucket: int
     mega: bool
 
 
@@ -201,7 +181,7 @@ class Groups(Generic[R]):
             self._created += 1
         group._enter(request)  # noqa: SLF001 - the two classes are one structure
         self._home[request.key] = group
-        if len(group) >= self._grouping.limit(kind.model):
+        if len(group) >= self._grouping.most:
             self.close(group)
         return group
 

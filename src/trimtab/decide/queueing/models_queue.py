@@ -9,7 +9,7 @@ sequence of calls always gives the same orders.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 
 from trimtab.decide.queueing import edf
 from trimtab.decide.queueing.group import Grouping, Groups
@@ -29,8 +29,6 @@ MOST_EVICTIONS = 2
 """Of one request: afterwards it is waited for [design]."""
 URGENT_SECONDS = 1.0
 """How long before it is too late for a request another one gives way to it [design]."""
-ALL_PROMPTS = 1e9
-"""A factor between prompt lengths that puts all of them into one bucket."""
 PLANNED_BY_DEADLINE = "planned in the order of deadlines, because the planner failed: {!r}"
 CLASSLESS_SECONDS = 60.0
 """The deadline that a policy without deadlines gives to every request, so that they form groups by model alone."""
@@ -83,7 +81,7 @@ class ModelsQueue:
         self._leaving: dict[str, Virtual] = {}  # machines that are gone, until what they carry has ended
         slots = min(virtual.instance.slots for virtual in self._machines.values())
         mega = policy.mega_tokens if policy.mega_tokens is not None else 1 << 62
-        grouping = Grouping(policy.group_batches, {}, slots, mega_tokens=mega, token_factor=ALL_PROMPTS)
+        grouping = Grouping(max(ceil(policy.group_batches * slots), 1), mega)
         self._groups: Groups[Member] = Groups(grouping)
         self._lots: dict[int, Lot] = {}
         self._unplaced: list[Lot] = []

@@ -89,7 +89,6 @@ class Table:
         self.due = np.array([job.deadline_in for job in jobs]) + self.seconds * problem.judge_start
         self.weight = np.array([job.weight for job in jobs])
         self.late_penalty = np.array([job.late_penalty for job in jobs])
-        self.holding = np.array([job.holding for job in jobs])
         self.model = np.array([number[job.model] for job in jobs], dtype=np.intp)
         self.movable = np.array([job.pinned is None for job in jobs], dtype=bool)
         self.resident = np.array([number.get(machine.resident or "", -1) for machine in machines], dtype=np.intp)
@@ -97,9 +96,7 @@ class Table:
         swaps = [[machine.swap_seconds.get(name, 0.0) for name in names] for machine in machines]
         self.swap = np.array(swaps, dtype=float).reshape(len(machines), len(names))[:, self.model]
         """Seconds to make each job's model resident."""
-        self._late_costs, self._miss_costs, self._time_costs = (
-            bool(prices.any()) for prices in (self.weight, self.late_penalty, self.holding)
-        )
+        self._late_costs, self._miss_costs = bool(self.weight.any()), bool(self.late_penalty.any())
 
     def penalty(self, end: Floats, due: Floats, jobs: Ints) -> Floats:
         """Return the penalty of jobs that end at a time and are due at another; the arrays are broadcast."""
@@ -107,8 +104,6 @@ class Table:
         paid = self.weight[jobs] * np.maximum(late, 0.0)
         if self._miss_costs:
             paid += self.late_penalty[jobs] * (late > ON_TIME)
-        if self._time_costs:
-            paid += self.holding[jobs] * end
         return paid
 
     def lanes(self, machines: Sequence[int], orders: Sequence[Sequence[int]]) -> Lanes:
@@ -182,9 +177,6 @@ class Table:
         """Penalties of each queue's rest from each position on, when it is shifted by so much."""
         from_here = (np.tri(lanes.jobs.shape[1], dtype=bool).T[skip:] & lanes.filled[:, None]).astype(float)
         paid = np.zeros(shift.shape)
-        if self._time_costs:
-            prices = from_here * self.holding[lanes.jobs][:, None]
-            paid += shift * prices.sum(axis=2)[:, None] + (prices * lanes.ready[:, None, 1:]).sum(axis=2)[:, None]
         if not (self._miss_costs or self._late_costs):
             return paid
         delayed = shift[..., None] + lanes.late[:, None, None]

@@ -37,8 +37,6 @@ class Job:
             machine keep the order in which the problem lists them. `seconds` is then what is left of it.
         late_penalty: A penalty for being late at all. With `weight` 0 the planners count violations: what cannot be
             saved goes last.
-        holding: The price of each second until it ends, late or not. Where nothing is expected late, this decides
-            whether a swap is worth the time that it saves; without it no machine is swapped only because it is idle.
         deviation: The standard deviation of `seconds`; planners do without it, predictions of violations do not.
     """
 
@@ -49,7 +47,6 @@ class Job:
     seconds: tuple[float, ...]
     pinned: int | None = None
     late_penalty: float = 0.0
-    holding: float = 0.0
     deviation: float = 0.0
 
 
@@ -122,11 +119,11 @@ class Problem:
     def _check(self, job: Job) -> None:
         if len(job.seconds) != len(self.machines):
             raise ValueError(f"job {job.key}: {len(job.seconds)} run times for {len(self.machines)} machines")
-        prices = job.weight, job.late_penalty, job.holding, job.deviation
+        prices = job.weight, job.late_penalty, job.deviation
         if not all(map(isfinite, (job.deadline_in, *prices))):
-            raise ValueError(f"job {job.key}: deadline, weight, penalty, price and deviation must be finite")
+            raise ValueError(f"job {job.key}: deadline, weight, penalty and deviation must be finite")
         if min(*prices, *job.seconds) < 0:
-            raise ValueError(f"job {job.key}: weight, penalty, price, deviation and run times are not negative")
+            raise ValueError(f"job {job.key}: weight, penalty, deviation and run times are not negative")
         places = [index for index, seconds in enumerate(job.seconds) if isfinite(seconds)]
         if not places:
             raise ValueError(f"job {job.key}: no machine can run {job.model}")
@@ -141,8 +138,7 @@ class Cost(NamedTuple):
     """How good a plan is; the smallest is the best.
 
     Attributes:
-        penalty: Seconds late times weight, the penalties of lateness as such, and seconds until the end times their
-            price, over all jobs; rounded to 1e-6.
+        penalty: Seconds late times weight, and the penalties of lateness as such, over all jobs; rounded to 1e-6.
         swaps: How often a model is made resident.
         longest: When the last machine ends, in seconds.
     """
@@ -188,7 +184,6 @@ def cost(problem: Problem, plan: Plan) -> Cost:
         late = run.end - problem.allowed(run.job, machine)
         if late > ON_TIME:
             penalty += job.weight * late + job.late_penalty
-        penalty += job.holding * run.end
         swaps += run.swapped
         longest = max(longest, run.end)
     return Cost(round(penalty, _DIGITS), swaps, longest)

@@ -15,7 +15,6 @@ class Member:
 
     Attributes:
         deadline: When its first token is due; after an eviction, when it should be served again.
-        adapter: The variant of the model that it asks for; empty for none.
         late: Whether it counts as late.
         produced: Tokens of its answer that it has already.
         evictions: How often it had to give way.
@@ -24,7 +23,6 @@ class Member:
 
     request: Request
     deadline: float
-    adapter: str = ""
     late: bool = False
     produced: int = 0
     evictions: int = 0

@@ -19,13 +19,7 @@ from trimtab.decide.queueing.plan import Plan, Problem, runs
 
 P99 = 2.33
 """How many deviations above the mean a normal wait lies in one of a hundred cases."""
-FEW = 10
-"""Below this many requests the sum of their lengths is not normal enough for a bound."""
-SHIFT = 0.2
-"""A change of the rate by this share is worth a new look at the plan."""
 
-_WEIGHT = 0.1  # of the newest measurement in the rate
-_BINS = 256  # of the longest length, when lengths are added up as histograms
 _ENOUGH = 50  # lengths that were seen before they are believed
 
 
@@ -146,53 +140,6 @@ def deviations(requests: float, skewness: float, normal: float = P99) -> float:
         normal: The deviations that a normal sum would have.
     """
     return normal + (normal**2 - 1) * max(skewness, 0.0) / (6 * sqrt(max(requests, 1.0)))
-
-
-def quantile_of_sum(tokens: Sequence[float], requests: int, share: float) -> float:
-    """Return the quantile of the sum of a few lengths that were drawn from those seen.
-
-    Exact to the width of a histogram of 256 bins; the normal bound is better than that from about ten requests on.
-
-    Args:
-        tokens: Lengths that were seen; at least one.
-        requests: How many are added; at least one.
-        share: Of all sums, e.g. 0.99.
-    """
-    seen = np.asarray(tokens, dtype=float)
-    width = max(float(seen.max()) / _BINS, 1.0)
-    one = np.bincount(np.rint(seen / width).astype(np.intp)) / len(seen)
-    total = np.ones(1)
-    for _ in range(requests):
-        total = np.convolve(total, one)
-    return float(np.searchsorted(np.cumsum(total), share - 1e-12)) * width
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How many output tokens per second an engine yields when it is full, learned while it runs.
-
-    Attributes:
-        tokens_per_second: The moving average.
-    """
-
-    tokens_per_second: float
-
-    def after(self, tokens: float, seconds: float, *, always_waiting: bool) -> "Rate":
-        """Return the rate after one more interval of about 10 s.
-
-        Args:
-            tokens: What the engine yielded in it.
-            seconds: How long it was.
-            always_waiting: Whether requests waited all through it. Otherwise demand was measured, not capacity, and the
-                rate stays.
-        """
-        if not always_waiting or seconds <= 0:
-            return self
-        return Rate(self.tokens_per_second + _WEIGHT * (tokens / seconds - self.tokens_per_second))
-
-    def has_shifted(self, since: "Rate") -> bool:
-        """Whether it has changed by more than 20 % since a plan was made."""
-        return abs(self.tokens_per_second - since.tokens_per_second) > SHIFT * since.tokens_per_second
 
 
 class Violation(NamedTuple):

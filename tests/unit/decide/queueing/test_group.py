@@ -11,12 +11,11 @@ class Request:
     key: int
     deadline: float = 20.0
     model: str = "a"
-    adapter: str = ""
     input_tokens: int = 500
 
 
-def groups(delta: float = 1.0, batch: float = 4.0) -> Groups[Request]:
-    return Groups(Grouping(delta=delta, default_batch=batch))
+def groups(most: int = 4) -> Groups[Request]:
+    return Groups(Grouping(most))
 
 
 def test_alike_requests_share_a_group_in_the_order_of_arrival() -> None:
@@ -32,10 +31,8 @@ def test_alike_requests_share_a_group_in_the_order_of_arrival() -> None:
     "other",
     [
         Request(2, model="b"),
-        Request(2, adapter="tuned"),
         Request(2, deadline=60.0),
         Request(2, deadline=-1.0),
-        Request(2, input_tokens=20),
         Request(2, input_tokens=3001),
     ],
 )
@@ -66,18 +63,13 @@ def test_a_bucket_is_judged_once_so_that_waiting_changes_no_group() -> None:
     assert queue.of(1) is home
 
 
-@pytest.mark.parametrize(("delta", "batch", "limit"), [(1.0, 4.0, 4), (1.5, 5.0, 8), (4.0, 32.0, 128), (0.1, 1.0, 1)])
-def test_a_full_group_is_closed(delta: float, batch: float, limit: int) -> None:
-    queue = groups(delta, batch)
+@pytest.mark.parametrize("limit", [1, 4, 8])
+def test_a_full_group_is_closed(limit: int) -> None:
+    queue = groups(limit)
     homes = [queue.place(Request(key), at=0.0).key for key in range(limit + 1)]
     assert homes == [0] * limit + [1]
     assert queue[0].closed
     assert queue[1].closed is (limit == 1)
-
-
-def test_the_limit_follows_the_batch_of_the_model() -> None:
-    assert Grouping(delta=2, batch={"a": 3}, default_batch=8).limit("a") == 6
-    assert Grouping(delta=2, batch={"a": 3}, default_batch=8).limit("b") == 16
 
 
 def test_a_group_that_has_started_takes_no_more() -> None:

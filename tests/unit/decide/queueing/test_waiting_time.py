@@ -6,12 +6,10 @@ from trimtab.decide.queueing.plan import Job, Machine, Problem
 from trimtab.decide.queueing.waiting_time import (
     Ahead,
     LengthStats,
-    Rate,
     Wait,
     behind,
     deviations,
     predicted_violations,
-    quantile_of_sum,
     starts_behind_few,
     wait_in_queue,
 )
@@ -82,19 +80,6 @@ def test_the_widening_vanishes_for_many_requests_and_for_symmetric_lengths() -> 
     assert deviations(0.1, 2.0) == deviations(1, 2.0) > deviations(4, 2.0)
 
 
-@pytest.mark.parametrize("ahead", [1, 3, 9])
-def test_quantiles_of_few_lengths_are_those_of_their_sums(ahead: int) -> None:
-    numbers = np.random.default_rng(ahead)
-    seen = lengths(numbers, 5000)
-    sums = numbers.choice(seen, (100_000, ahead)).sum(axis=1)
-    for share in (0.5, 0.9, 0.99):
-        assert quantile_of_sum(seen, ahead, share) == pytest.approx(np.quantile(sums, share), rel=0.02, abs=3)
-
-
-def test_the_largest_sum_is_the_quantile_one() -> None:
-    assert quantile_of_sum([10.0, 20.0], 3, 1.0) == 60.0
-
-
 ENGINE = {64: 8.8, 256: 40.4, 1024: 167.7}  # the notes' simulated waits of the n-th request, in seconds
 
 
@@ -136,20 +121,6 @@ def test_lengths_are_believed_from_fifty_on() -> None:
     seen = LengthStats.of(lengths(np.random.default_rng(1), 200_000), prior)
     assert (seen.mean, seen.deviation) == pytest.approx((MEAN, DEVIATION), rel=0.01)
     assert seen.skewness == pytest.approx(SKEWNESS, abs=0.02)
-
-
-def test_the_rate_is_learned_only_while_requests_wait() -> None:
-    rate = Rate(1000.0)
-    assert rate.after(5000, 10.0, always_waiting=True) == Rate(950.0)
-    assert rate.after(5000, 10.0, always_waiting=False) is rate
-    assert rate.after(0, 0.0, always_waiting=True) is rate
-
-
-def test_a_rate_has_shifted_when_it_left_the_planned_one_by_more_than_a_fifth() -> None:
-    planned = Rate(1000.0)
-    assert not Rate(1199.0).has_shifted(planned)
-    assert Rate(1201.0).has_shifted(planned)
-    assert Rate(799.0).has_shifted(planned)
 
 
 def a_problem(
