@@ -37,8 +37,8 @@ class PilotLoad:
 
 LOADS = {
     0.5: PilotLoad(0.861, 90.45, 1.91),
-    3.0: PilotLoad(0.665, 90.0, 1.0),
-    15.0: PilotLoad(0.372, 90.0, 1.0),
+    3.0: PilotLoad(0.75, 90.75, 1.94),
+    15.0: PilotLoad(0.41, 89.22, 2.13),
     60.0: PilotLoad(0.060, 90.0, 1.0),
 }
 """Where batch-2 is due within two minutes, by the seconds of a swap."""

@@ -130,7 +130,7 @@ PART = Part(
         Metric("proved", "proved best", "%", better="higher"),
     ),
     baseline=EDF,
-    seeds=20,
+    seeds=10,
     plots=(
         Plot("size", "excess", "groups on machines", "above the best plan found"),
         Plot("size", "magnitude", "groups on machines", "moves, nodes or plans (power of ten)"),
