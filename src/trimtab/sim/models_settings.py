@@ -39,7 +39,7 @@ LOADS = {
     0.5: PilotLoad(0.861, 90.45, 1.91),
     3.0: PilotLoad(0.75, 90.75, 1.94),
     15.0: PilotLoad(0.41, 89.22, 2.13),
-    60.0: PilotLoad(0.060, 90.0, 1.0),
+    60.0: PilotLoad(0.0663, 89.76, 0.94),
 }
 """Where batch-2 is due within two minutes, by the seconds of a swap."""
 HOUR_LOADS = {
