@@ -1,5 +1,7 @@
 """Policies of the several-model queue: which plan each makes of a problem."""
 
+from dataclasses import replace
+
 import pytest
 
 from trimtab.decide.queueing import edf, late_last, per_model, swap_batching
@@ -110,6 +112,31 @@ class TestQlm:
         jobs = tuple(Job(key, "b", -5.0, 0.0, (10.0, 10.0)) for key in range(6))
         machines = tuple(Machine(name, held, {"a": 5.0, "b": 5.0}) for name, held in (("m0", "b"), ("m1", "a")))
         assert Qlm()(Problem(jobs, machines), (tuple(range(6)), ()))[1] == ()
+
+    def test_the_current_plan_stays_where_nobody_is_predicted_to_be_late(self) -> None:
+        wanted = problem("abab", (500, 500, 500, 500))
+        assert Qlm()(wanted, ((0, 1, 2, 3),)) == ((0, 1, 2, 3),), "although one swap would do"
+
+    def test_a_wait_that_is_not_certain_is_predicted_to_be_late_earlier(self) -> None:
+        wanted = problem("abab", (500, 500, 500, 50.0))  # the last ends at 55 s, or at 35 s if it goes first or second
+        early = replace(wanted, jobs=tuple(replace(job, deadline_in=job.deadline_in + 10.0) for job in wanted.jobs))
+        uncertain = replace(early, jobs=tuple(replace(job, deviation=5.0) for job in early.jobs))
+        current = ((0, 1, 2, 3),)
+        assert cost(wanted, Qlm()(wanted, current)).penalty == 0.0 < cost(wanted, current).penalty
+        assert Qlm()(early, current) == current
+        assert cost(uncertain, Qlm()(uncertain, current)).swaps < cost(uncertain, current).swaps
+        assert Qlm(margin=0.0)(uncertain, current) == current
+
+    def test_a_moment_after_a_search_new_groups_are_only_added(self) -> None:
+        wanted = problem("abab", (500, 500, 500, 50.0))
+        added = Qlm()(replace(wanted, place_only=True), ((0, 1, 2),))
+        assert [job for job in added[0] if job != 3] == [0, 1, 2]
+
+    def test_a_plan_that_is_hardly_better_is_not_worth_the_change(self) -> None:
+        jobs = tuple(Job(key, "a", -1000.0, weight, (10.0,)) for key, weight in enumerate((1.0, 1.05)))
+        wanted = Problem(jobs, (Machine("m0", "a", {"a": 5.0}),))
+        assert cost(wanted, ((1, 0),)) < cost(wanted, ((0, 1),))
+        assert Qlm()(wanted, ((0, 1),)) == ((0, 1),)
 
 
 def test_the_oracle_is_never_worse_for_few_groups() -> None:

@@ -10,6 +10,7 @@ from trimtab.decide.queueing.mean_length import MeanLengths
 from trimtab.decide.queueing.models_queue import EVICTION_COOLDOWN_SECONDS, Level, ModelsQueue
 from trimtab.decide.queueing.orders import NO_ORDERS, Evict, Orders, Start, Swap
 from trimtab.decide.queueing.plan import Plan
+from trimtab.decide.queueing.plan import Problem as Planned
 from trimtab.decide.queueing.policy import Policy
 from trimtab.decide.queueing.request import Request
 from trimtab.model.problem import Problem
@@ -331,3 +332,43 @@ class TestPlannersThatFail:
         assert waiting.arrive(request(1), 0.0).reason
         assert not waiting.arrive(request(2), 1.0).reason
         assert waiting.fault is None
+
+
+def test_a_plan_is_searched_once_a_second_and_new_groups_are_added_in_between() -> None:
+    asked: list[bool] = []
+
+    def plan(problem: Planned, current: Plan) -> Plan:
+        asked.append(problem.place_only)
+        return edf.plan(problem, current)
+
+    waiting = queue(machine(slots=1), policy=Policy("asks", plan, on_timer=True, group_batches=0.0))
+    for key, at in ((1, 0.0), (2, 0.4), (3, 0.8)):
+        waiting.arrive(request(key), at)
+    assert asked == [False, True, True]
+    assert waiting.next_due() == 1.0
+    waiting.step(1.0)
+    assert asked == [False, True, True, False]
+
+
+def test_plans_are_told_how_uncertain_a_group_is() -> None:
+    seen: list[Planned] = []
+
+    def plan(problem: Planned, current: Plan) -> Plan:
+        seen.append(problem)
+        return edf.plan(problem, current)
+
+    waiting = queue(machine(slots=4), policy=Policy("asks", plan))
+    waiting.report("m0", full=True, at=0.0)
+    for key in range(1, 5):
+        waiting.arrive(request(key), 0.0)
+    waiting.arrive(request(5, level="slow"), 0.0)
+    first = seen[-1].jobs[0]
+    assert first.deviation == pytest.approx(2 * 100.0 / 100.0), "four answers of 100 tokens, give or take 100 each"
+
+
+def test_the_deviation_of_lengths_is_learned() -> None:
+    lengths = MeanLengths(100.0, weight=10.0)
+    assert lengths.deviation("a", "fast") == pytest.approx(100.0)
+    for tokens in (150, 250) * 5000:
+        lengths.learn("a", "fast", tokens)
+    assert lengths.deviation("a", "fast") == pytest.approx(50.0, rel=0.01)

@@ -7,7 +7,7 @@ from tests.support.plans import a_problem
 from trimtab.decide.queueing.exact import try_all
 from trimtab.decide.queueing.moves import Costs, Neighborhood, Table, least
 from trimtab.decide.queueing.plan import Cost, Job, Machine, Plan, Problem, cost
-from trimtab.decide.queueing.planner import complete, earliest_deadline_first, improve, worth_replacing
+from trimtab.decide.queueing.planner import ONLINE, complete, earliest_deadline_first, improve, worth_replacing
 
 
 def jobs(models: str, *deadlines: float, seconds: tuple[float, ...] = (10.0,)) -> tuple[Job, ...]:
@@ -131,3 +131,16 @@ def test_a_plan_is_replaced_by_one_with_fewer_swaps_and_no_more_lateness_but_not
     assert worth_replacing(GOLDEN, edf, best)
     assert not worth_replacing(GOLDEN, best, best)
     assert not worth_replacing(GOLDEN, best, edf)
+
+
+@pytest.mark.parametrize(("groups", "moves"), [(0, 3000), (10, 3000), (50, 15_000), (200, 240_000), (1000, 300_000)])
+def test_the_effort_grows_with_the_square_of_the_groups_between_bounds(groups: int, moves: int) -> None:
+    assert ONLINE.moves(groups) == moves
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_plan_is_no_worse_than_greedy_insertion_whatever_the_plan_in_force(seed: int) -> None:
+    problem = a_problem(seed, 30, 3)
+    in_force = tuple(tuple(range(30)) if machine == 0 else () for machine in range(3))
+    greedy = complete(problem, problem.pinned())
+    assert cost(problem, improve(problem, in_force, 1000, starts=1)) <= cost(problem, greedy)
