@@ -88,6 +88,7 @@ class ModelsQueue:
         self._waiting: dict[int, Member] = {}
         self._carriers: dict[int, Virtual] = {}
         self._asked: Counter[str] = Counter()  # requests by model, so far
+        self._urgent: dict[str | None, Lot] | None = None  # heads of queues by model, within one step
         self._stale = False  # whether a plan must be made
         self._searched_at = -inf  # when the policy was last free to search for a plan
 
@@ -211,6 +212,7 @@ class ModelsQueue:
         if self._stale or self._timer_is_due(at):
             self._plan(at)
             orders = Orders(reason=PLANNED_BY_DEADLINE.format(self.fault)) if self.fault else orders
+        self._urgent = None
         for virtual in sorted(self._machines.values(), key=lambda v: v.load):
             orders = orders.then(self._serve(virtual, at))
         return orders
@@ -359,6 +361,7 @@ class ModelsQueue:
             if not virtual.has_room:
                 return Orders(tuple(starts), self._make_room(virtual, lot, at))
             starts += self._pull(virtual, lot, at)
+            self._urgent = None
         if self.policy.prepares and virtual.ready_at is None and not virtual.running and virtual.head() is None:
             return self._prepare(virtual, at)
         return Orders(tuple(starts))
@@ -381,10 +384,19 @@ class ModelsQueue:
         head = virtual.head()
         if not self.policy.balances or (head is not None and head.model != virtual.resident):
             return head
-        heads = [other for v in self._machines.values() if v is not virtual and (other := v.head())]
-        mine = [head] if head is not None else []
-        same = mine + [other for other in heads if other.model == virtual.resident]
-        return min(same, key=lambda lot: (lot.late, lot.deadline), default=None)
+        if self._urgent is None:
+            self._urgent = self._most_urgent()
+        other = self._urgent.get(virtual.resident)
+        return head if head is not None and (other is None or _urgency(head) <= _urgency(other)) else other
+
+    def _most_urgent(self) -> dict[str | None, Lot]:
+        """By model, the most urgent head of a queue."""
+        first: dict[str | None, Lot] = {}
+        for virtual in self._machines.values():
+            head = virtual.head()
+            if head is not None and (head.model not in first or _urgency(head) < _urgency(first[head.model])):
+                first[head.model] = head
+        return first
 
     def _pull(self, virtual: Virtual, lot: Lot, at: float) -> Iterator[Start]:
         """Start the next request of a lot; a whole batch where batches are static."""
@@ -458,3 +470,8 @@ class ModelsQueue:
         speed = virtual.instance.speeds[virtual.resident]
         begun = max(m.started_at + speed.first_token_seconds(m.input_tokens) for m in virtual.running.values())
         return max(begun, virtual.stopped_at + EVICTION_COOLDOWN_SECONDS)
+
+
+def _urgency(lot: Lot) -> tuple[bool, float]:
+    """Sorts those who are late behind all others."""
+    return lot.late, lot.deadline
