@@ -23,12 +23,13 @@ from trimtab.sim.models_settings import (
     hour_workload,
     mega_workload,
     mixed_site,
-    several_horizon,
     several_site,
     several_workload,
     single_site,
     single_workload,
 )
+from trimtab.sim.models_workload import Workload
+from trimtab.sim.models_world import Arrival
 
 NO_ISOLATION = replace(QLM, name="QLM without isolation", mega_tokens=None)
 NO_EVICTION = replace(QLM, name="without eviction", evicts=False, makes_room=False)
@@ -48,27 +49,31 @@ def _number(setting: Setting, name: str) -> float:
     return float(value)
 
 
-def _requests(setting: Setting, usual: int) -> int:
-    return int(setting.values.get("requests") or usual)
+def _rate(setting: Setting, site: Site) -> float:
+    return _number(setting, "load") * site.capacity()
+
+
+def _drawn(seed: int, setting: Setting, site: Site, workload: Workload, usual: int) -> tuple[list[Arrival], float]:
+    """Draw requests at the setting's load, `usual` of them unless it says how many; with the seconds that they take."""
+    rate = _rate(setting, site)
+    requests = int(setting.values.get("requests") or usual)
+    return workload.arrivals(seed, requests, rate), requests / rate
 
 
 def run_several(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """Several models on machines that must swap them, under every policy."""
     del data
     site = several_site(_number(setting, "swap_seconds"))
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, SEVERAL_REQUESTS)
-    arrivals = several_workload().arrivals(seed, requests, rate)
-    return compare(POLICIES, site, arrivals, requests / rate + BATCH_2_SECONDS)
+    arrivals, seconds = _drawn(seed, setting, site, several_workload(), SEVERAL_REQUESTS)
+    return compare(POLICIES, site, arrivals, seconds + BATCH_2_SECONDS)
 
 
 def run_hour(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """Several models and long answers, with an hour for the large jobs."""
     del data
     site = hour_site(_number(setting, "swap_seconds"))
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, round(rate * HOUR_ARRIVAL_SECONDS))
-    arrivals = hour_workload().arrivals(seed, requests, rate)
+    usual = round(_rate(setting, site) * HOUR_ARRIVAL_SECONDS)
+    arrivals, _ = _drawn(seed, setting, site, hour_workload(), usual)
     return compare((*BASELINES, NEW_GROUPS), site, arrivals, hour_horizon())
 
 
@@ -76,11 +81,9 @@ def run_estimates(seed: int, setting: Setting, data: Path | None) -> Sequence[Ro
     """Several models, with a queue that takes machines or answers for something else than they are."""
     del data
     site = several_site(_number(setting, "swap_seconds"))
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, SEVERAL_REQUESTS)
-    arrivals = several_workload().arrivals(seed, requests, rate)
+    arrivals, seconds = _drawn(seed, setting, site, several_workload(), SEVERAL_REQUESTS)
     wrong = _wrongly_known(site, _number(setting, "speeds"), _number(setting, "lengths"))
-    return compare((LATE_LAST, SWAP_BATCHING, QLM), wrong, arrivals, several_horizon(rate))
+    return compare((LATE_LAST, SWAP_BATCHING, QLM), wrong, arrivals, seconds + BATCH_2_SECONDS)
 
 
 def _wrongly_known(site: Site, speeds: float, lengths: float) -> Site:
@@ -93,30 +96,25 @@ def run_single(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """One model with three service levels, under every policy."""
     del data
     site = single_site()
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, SINGLE_REQUESTS)
-    arrivals = single_workload().arrivals(seed, requests, rate)
-    return compare(POLICIES, site, arrivals, requests / rate + HOUR_SECONDS)
+    arrivals, seconds = _drawn(seed, setting, site, single_workload(), SINGLE_REQUESTS)
+    return compare(POLICIES, site, arrivals, seconds + HOUR_SECONDS)
 
 
 def run_mega(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """Very long prompts among others, in groups of their own and not."""
     del data
     site = single_site()
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, SINGLE_REQUESTS)
-    arrivals = mega_workload(_number(setting, "mega_share")).arrivals(seed, requests, rate)
-    return compare((BASELINES[0], LATE_LAST, NO_ISOLATION, QLM), site, arrivals, requests / rate + BATCH_1_SECONDS)
+    workload = mega_workload(_number(setting, "mega_share"))
+    arrivals, seconds = _drawn(seed, setting, site, workload, SINGLE_REQUESTS)
+    return compare((BASELINES[0], LATE_LAST, NO_ISOLATION, QLM), site, arrivals, seconds + BATCH_1_SECONDS)
 
 
 def run_ablation(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """QLM on the several-model workload, each time with one operation less."""
     del data
     site = several_site(_number(setting, "swap_seconds"))
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, SEVERAL_REQUESTS)
-    arrivals = several_workload().arrivals(seed, requests, rate)
-    until = requests / rate + BATCH_2_SECONDS
+    arrivals, seconds = _drawn(seed, setting, site, several_workload(), SEVERAL_REQUESTS)
+    until = seconds + BATCH_2_SECONDS
     rows = compare((QLM, EDF_PLAN, NO_EVICTION, NO_BALANCING, NO_GROUPING), site, arrivals, until)
     return [*rows, run(NO_SWAPPING, _without_swapping(site), arrivals, until)]
 
@@ -135,13 +133,11 @@ def run_oracle(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     del data
     site = several_site(_number(setting, "swap_seconds"))
     site = replace(site, machines=dict(list(site.machines.items())[:2]))
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, 200)
     workload = several_workload()
     smaller = {level: replace(demand, job_size=demand.job_size / 5) for level, demand in workload.demands.items()}
-    arrivals = replace(workload, demands=smaller).arrivals(seed, requests, rate)
+    arrivals, seconds = _drawn(seed, setting, site, replace(workload, demands=smaller), 200)
     oracle = Oracle()
-    until = requests / rate + BATCH_2_SECONDS
+    until = seconds + BATCH_2_SECONDS
     rows = compare((*BASELINES, QLM), site, arrivals, until)
     exact = run(replace(QLM, name=WITH_PROGRAM, plan=oracle), site, arrivals, until)
     return [{**row, **_use_of(None)} for row in rows] + [{**exact, **_use_of(oracle)}]
@@ -159,8 +155,6 @@ def run_mixed(seed: int, setting: Setting, data: Path | None) -> Sequence[Row]:
     """Fast and slow machines for one model; `fast` is the part of all requests that the fast ones served, in %."""
     del data
     site = mixed_site(_number(setting, "slowdown"))
-    rate = _number(setting, "load") * site.capacity()
-    requests = _requests(setting, SINGLE_REQUESTS)
-    arrivals = single_workload().arrivals(seed, requests, rate)
-    rows = compare(POLICIES, site, arrivals, requests / rate + HOUR_SECONDS)
+    arrivals, seconds = _drawn(seed, setting, site, single_workload(), SINGLE_REQUESTS)
+    rows = compare(POLICIES, site, arrivals, seconds + HOUR_SECONDS)
     return [{**row, "fast": float(row["share_fast-0"] or 0) + float(row["share_fast-1"] or 0)} for row in rows]
